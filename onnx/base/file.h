@@ -1,0 +1,49 @@
+/* Files: mapping for reading, and replacing atomically for writing.
+ *
+ * A Mapping never turns a shrinking file into SIGBUS: the file is mapped privately and, when it may change
+ * under us (not a regular file, or writable by others than its owner), copied into memory instead.
+ * An AtomicFile collects into a temporary file beside the target and becomes the target by rename after
+ * fsync; whatever goes wrong before, the target is untouched and the temporary file is removed. */
+#ifndef REGRAFT_BASE_FILE_H
+#define REGRAFT_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "onnx/base/error.h"
+
+typedef struct Mapping {
+    const unsigned char *data; /* valid even when size is 0 */
+    size_t size;
+    bool mapped; /* else heap memory */
+} Mapping;
+
+/* Errors: STATUS_REJECTED when `path` is missing, a folder, unreadable; STATUS_ENVIRONMENT when memory ends. */
+Status mapping_open(Mapping *mapping, const char *path, Error *err);
+/* The same for a descriptor already opened and checked by the caller; `path` is for messages. The caller
+ * closes the descriptor. */
+Status mapping_open_fd(Mapping *mapping, int fd, const char *path, Error *err);
+void mapping_release(Mapping *mapping);
+
+typedef struct AtomicFile {
+    FILE *stream;
+    char *path, *temporary;
+} AtomicFile;
+
+/* Errors: STATUS_ENVIRONMENT with the reason (read-only folder, full disk, a folder at `path`). */
+Status atomic_open(AtomicFile *file, const char *path, Error *err);
+Status atomic_write(AtomicFile *file, const void *bytes, size_t size, Error *err);
+/* Flush, fsync, rename. Either the new file is whole or the old one is as it was. */
+Status atomic_commit(AtomicFile *file, Error *err);
+/* Drops what was not committed; safe after commit and on a zeroed AtomicFile. */
+void atomic_release(AtomicFile *file);
+
+/* Whole text at once, through an AtomicFile. */
+Status file_write_text(const char *path, const char *text, Error *err);
+/* True when both names lead to the same file (same device and inode; links are followed). */
+bool file_same(const char *a, const char *b);
+/* mkdir -p. */
+Status folder_make(const char *path, Error *err);
+
+#endif

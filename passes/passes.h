@@ -1,0 +1,199 @@
+/* Passes: Graph -> Graph, one file a pass. Nothing here knows kernels, threads or data sets; operators are reached through
+ * the rows that the model carries (onnx/op.h).
+ *
+ * Two pipelines stand on them. Surgery edits the *document*: heads, cut, attach, freeze. Running makes a *working
+ * graph* from it: working_build lists those passes, one bare call each.
+ *
+ * Working graphs have concrete shapes: the caller binds every symbolic dim first (Binding), inference computes with numbers
+ * and folds shape arithmetic as it goes, and a plan for another batch size starts from the document again (milliseconds).
+ * Symbolic shapes, where a person wants to see them, come from inferring twice and fitting (shapes_symbolic). */
+#ifndef REGRAFT_PASSES_H
+#define REGRAFT_PASSES_H
+
+#include "onnx/onnx.h"
+#include "onnx/op.h"
+
+/* ---- inline.c: model-local functions ------------------------------------------------------------------- */
+
+/* does: replaces every call of a model-local function by its body, nested ones too, attribute references resolved.
+ * needs: nothing. keeps: names of outer values. breaks: node order stays topological. Recursion and an expansion beyond a
+ * million nodes are STATUS_REJECTED ("billion laughs"). */
+Status pass_inline(Model *model, Error *err);
+
+/* ---- upgrade.c: every operator in its newest form ------------------------------------------------------- */
+
+/* does: brings each node of the default domain to OPSET_NEWEST through its row's `upgrade`, so that infer, eval, grad and
+ * prepare know one form. A node without a row, or beyond its row's range, stays as it is. */
+Status pass_upgrade(Graph *graph, Error *err);
+
+/* ---- infer.c: types, shapes, folding -------------------------------------------------------------------- */
+
+/* A symbolic dim bound to a number, or one input's whole shape. */
+typedef struct Binding {
+    const char *symbol; /* "batch"; NULL when `input` is given */
+    int64_t value;
+    const char *input; /* by name: rank and dims */
+    int rank;
+    int64_t dims[RANK_MAX];
+} Binding;
+
+/* does: gives every graph input its bound shape (symbols by name; an unnamed unknown first dim takes the batch binding
+ * "batch"), then infers in order and folds nodes whose inputs are all constant, Shape and Size of known shapes included.
+ * Results larger than 16 M elements are not folded. Parameters are never folded through.
+ * needs: topological order, newest forms. A shape that cannot be made to fit is STATUS_REJECTED naming node and both shapes. */
+Status pass_infer(Graph *graph, const Binding *bindings, size_t count, Error *err);
+/* A graph whose inputs already have concrete types. */
+Status pass_infer_known(Graph *graph, Error *err);
+
+/* Writes types with symbols ("batch", "12*batch", "seq+1") on every value of `document`'s main graph that inference can
+ * reach, by inferring copies at several bindings and fitting. Values that follow no such rule get an unnamed dim.
+ * *baked is set to the first node that fails when only the batch changes (hazard 23), NULL if none; may be NULL. */
+Status shapes_symbolic(Model *document, const Node **baked, Error *err);
+
+/* ---- clean.c: dead code, Identity, untie, ties ---------------------------------------------------------- */
+
+/* does: removes nodes that reach no output and have no effect, Identity, Dropout in inference form, no-op Reshape, Transpose,
+ * Cast and Pad; merges nothing. keeps: graph inputs and outputs with their names. */
+Status pass_clean(Graph *graph, Error *err);
+
+/* ---- params.c: what is a parameter ---------------------------------------------------------------------- */
+
+/* One trainable tensor of the document, as contracts.md 2 counts them. Names are the document's. */
+typedef struct ParamInfo {
+    const char *name;
+    Tensor *origin;       /* in the document: an initializer or a Constant node's tensor */
+    const char *node;     /* first consumer, for people; "" when unnamed */
+    const char *scope;    /* its scope: name_scopes metadata, else the node name's folders */
+    const char *op_type;  /* of the first consumer */
+    int order;            /* position of the first consumer in topological order */
+    bool is_norm;         /* scale or bias of a normalisation */
+    bool looks_folded;    /* a table folded by an exporter (hazard 39): listed apart, not trained by default */
+    bool trainable;       /* what freeze and --train decide */
+    int tied_to;          /* index of the parameter it is an exact transposed copy of, or -1 */
+    bool untied;          /* value-equal sharing between unrelated consumers was undone (hazards 1, 41) */
+} ParamInfo;
+
+typedef struct ParamList {
+    ParamInfo *items;
+    size_t count;
+    Tensor **constants; /* float tensors of more than one element that are none */
+    const char **constant_names;
+    size_t constant_count;
+} ParamList;
+
+/* Finds parameters by role, from the gradient's path. Unties value-equal initializers *in the document's working copies* by
+ * giving each consumer role its own entry. `no_tie` keeps exact transposed copies apart. */
+Status params_find(Model *document, bool no_tie, ParamList *list, Error *err);
+
+/* ---- heads.c, cut.c, attach.c, freeze.c: surgery on the document ------------------------------------------ */
+
+typedef struct Head {
+    Node *node;           /* the linear layer (Gemm, MatMul, Conv) */
+    Value *output;        /* graph output it leads to */
+    Value *features;      /* what it reads: where a new head goes */
+    int64_t feature_width, class_count; /* -1: unknown */
+    bool spatial;         /* features are [N,C,H,W]: a conv head, before pooling */
+    double confidence;    /* 0..1 */
+    const char *why;      /* one phrase for people */
+} Head;
+
+typedef struct HeadList {
+    Head *items; /* best first; alternatives further back follow */
+    size_t count;
+} HeadList;
+
+/* The backward walk of hazards.md 2.2. Does not choose: see heads_pick. */
+Status heads_find(Model *document, HeadList *list, Error *err);
+/* The one to cut: by name (`node` or features value; NULL: best). STATUS_AMBIGUOUS lists the candidates. */
+Status heads_pick(const HeadList *list, const char *name, const char *output, const Head **head, Error *err);
+
+/* Removes everything that only served outputs behind `features`; `features` becomes a graph output (named as it is). Other
+ * outputs stay. Inputs that lose their last use are removed unless keep_inputs. */
+Status pass_cut(Model *document, Value *features, Value *output, bool keep_inputs, Error *err);
+
+typedef enum HeadKind { HEAD_LINEAR, HEAD_MLP, HEAD_CONV } HeadKind; /* HEAD_CONV: 1x1 convolution + pooling */
+
+typedef enum InitKind { INIT_ZERO, INIT_KAIMING_UNIFORM, INIT_XAVIER_UNIFORM, INIT_NORMAL } InitKind;
+
+typedef struct HeadSpec {
+    HeadKind kind;
+    const char *output_name; /* NULL: the old output's name when it is free */
+    int64_t classes;
+    int64_t hidden; /* HEAD_MLP */
+    InitKind init;
+    uint64_t seed;
+} HeadSpec;
+
+/* Puts a new head on `features` (a graph output after pass_cut, or any value); the new output takes its place in the list of
+ * outputs. Written in operators that the document's opset has. */
+Status pass_attach(Model *document, Value *features, const HeadSpec *spec, Value **logits, Error *err);
+
+/* Patterns: `head`, `all`, `last:N`, `before:TENSOR`, `norm`, or a glob on parameter, node or scope names. Marks every
+ * parameter of `list` that matches any pattern. A pattern that matches nothing is STATUS_USAGE with near names. */
+Status params_select(const Model *document, const ParamList *list, const char *const *patterns, size_t count,
+                     bool *selected, Error *err);
+/* Freeze marks live in metadata "regraft.frozen" (one name a line) and are obeyed by tune. */
+Status freeze_mark(Model *document, const ParamList *list, const bool *frozen, Error *err);
+Status freeze_read(const Model *document, ParamList *list, Error *err);
+
+typedef enum BatchNormForm { BATCHNORM_NONE, BATCHNORM_FOLDED, BATCHNORM_INFERENCE, BATCHNORM_TRAINING } BatchNormForm;
+/* Which of the three forms the file holds (FOLDED: none left, but convolutions with biases and generated names). */
+BatchNormForm batchnorm_form(const Model *document, size_t *count);
+
+/* ---- loss.c --------------------------------------------------------------------------------------------- */
+
+typedef enum LossKind { LOSS_SOFTMAX_CE, LOSS_LM, LOSS_BCE, LOSS_MSE, LOSS_L1, LOSS_HUBER, LOSS_DICE } LossKind;
+
+typedef struct LossSpec {
+    LossKind kind;
+    size_t output;           /* index of the graph output it reads */
+    double weight;           /* in the sum of losses */
+    double label_smoothing;
+    int64_t ignore_index;    /* class index that does not count; -1: none */
+    const float *class_weights; /* [classes] or NULL */
+    double delta;            /* Huber */
+    const char *target_name; /* new graph input; int64 class indices, or floats of the output's shape */
+} LossSpec;
+
+/* does: adds one input a loss (target) and the scalar sum of losses as output "loss", the last output. Per-sample reduction is
+ * the mean over everything that counts. If the output is a Softmax, LogSoftmax or Sigmoid that the loss contains
+ * itself, the loss reads what is before it. needs: inferred shapes. */
+Status pass_loss(Graph *graph, const LossSpec *losses, size_t count, Value **loss, Error *err);
+
+/* ---- fuse.c: patterns that are operators with a gradient of their own; before autodiff -------------------- */
+
+Status pass_fuse(Graph *graph, Error *err);
+
+/* ---- autodiff.c: reverse mode ---------------------------------------------------------------------------- */
+
+/* does: appends gradient nodes for d loss / d wrt[i], sums fan-out, sets wrt[i]->gradient. Computes nothing that nobody asked
+ * for: it starts from wrt and stops at what is frozen. Integer values carry no gradient. A wrt that the loss does not
+ * reach gets gradient NULL. needs: inferred shapes. STATUS_UNSUPPORTED names node, operator and reason. */
+Status pass_autodiff(Graph *graph, Value *loss, Value *const *wrt, size_t count, Error *err);
+
+/* ---- working.c: the document made runnable ---------------------------------------------------------------- */
+
+typedef struct WorkingOptions {
+    const Binding *bindings;
+    size_t binding_count;
+    bool training; /* live BatchNorm and Dropout where their parameters are trained; else inference form everywhere */
+    const ParamList *params; /* NULL: no parameters, every initializer is constant */
+    const LossSpec *losses;  /* NULL: none */
+    size_t loss_count;
+    bool gradients;          /* with losses: append them for every trainable parameter */
+    const char *const *input_gradients; /* NULL-terminated names of graph inputs to differentiate too; may be NULL */
+    bool as_written;         /* BatchNorm and Dropout do what their attributes say (verb `run`) */
+    bool no_fuse;
+} WorkingOptions;
+
+/* The list of passes, bare calls in order: clone, inline, upgrade, promote floats to f32, parameters, infer and fold, clean,
+ * fuse, loss, autodiff, clean. The result is a model of its own whose values carry `origin` into the document. Parameters have
+ * ROLE_PARAMETER and `parameter` = index in options->params. */
+Status working_build(Model *document, const WorkingOptions *options, Model **working, Error *err);
+
+/* Splits a working graph (no gradients yet) where the frozen part ends: *prefix computes every value that no trainable parameter
+ * reaches and that the rest needs (its outputs, in the order of *suffix's first inputs); *suffix is the rest. Values that
+ * depend on nothing but constants stay where they are used. */
+Status working_split(const Model *working, Model **prefix, Model **suffix, Error *err);
+
+#endif

@@ -1,0 +1,111 @@
+/* How an operator's row becomes a step of a plan: the interface between runtime/ops/ and runtime/plan.c.
+ *
+ * Planning walks the working graph once, in order, and calls each row's `prepare` with a PlanContext. There the row says in
+ * which layout it wants its inputs and gives its outputs, makes its oneDNN primitives, asks for scratch, and names the
+ * function to run. After all rows are prepared the plan decides where every slot lives, and only then are pointers valid:
+ * Step.in[i]->data, Step.out[i]->data, step->scratch. Running is a loop over steps; a kernel allocates nothing.
+ *
+ * Layouts. A slot is PLAIN (dense row-major) or in the plan's channel family: BLOCKED (nChw16c or nChw8c, asked of the library)
+ * or NHWC, for rank 3 to 5 with channels at axis 1; or it has a descriptor of its own (OPAQUE: weights in the order a convolution
+ * wants, workspaces). kernel_input inserts reorders where a producer and a consumer disagree, once per value and layout.
+ * Elementwise rows follow their inputs (kernel_follow) and work on the physical shape (slot_physical), where a
+ * blocked tensor is just one dim more: broadcasting works there as on plain dims. */
+#ifndef REGRAFT_RUNTIME_KERNEL_H
+#define REGRAFT_RUNTIME_KERNEL_H
+
+#include "onnx/op.h"
+#include "runtime/dnnl.h"
+
+typedef enum Layout { LAYOUT_PLAIN, LAYOUT_BLOCKED, LAYOUT_NHWC, LAYOUT_OPAQUE } Layout;
+
+typedef struct Slot {
+    const Value *value; /* NULL for scratch and reorder results */
+    DType dtype;
+    int rank;
+    int64_t dims[RANK_MAX]; /* logical */
+    Layout layout;
+    dnnl_md md;   /* NULL for LAYOUT_PLAIN slots nobody asked a descriptor of; see slot_md */
+    size_t bytes; /* padding included */
+    void *data;   /* after planning */
+    /* planning only */
+    struct Slot *base; /* this slot shares the bytes of `base` (views, in-place) */
+    int first, last;   /* steps between which the bytes must live */
+    bool persistent;   /* parameters, constants, state, inputs, outputs: not in the arena */
+    size_t offset;
+} Slot;
+
+typedef struct Step Step;
+struct Step {
+    Status (*run)(Step *step, Error *err);
+    const Node *node;
+    Slot **in, **out; /* by the node's indices; NULL: omitted */
+    int in_count, out_count;
+    void *state;      /* the kernel's own, in the plan's arena */
+    void *scratch;    /* shared by all steps; at least what the step asked for */
+    size_t scratch_bytes;
+    struct Plan *plan;
+    DnnlCall *call;   /* when the step is one primitive: bound by the plan after placing */
+    const char *kernel; /* which implementation was chosen, for --profile and tests: "jit:avx512_core", "own" */
+    double seconds;   /* filled when the plan profiles */
+    uint64_t stream;  /* randomness: stable number of the node */
+};
+
+struct PlanContext {
+    struct Plan *plan;
+    const Node *node;
+    Step *step;
+    bool training;
+    bool plain_only; /* tests: refuse layouts and fast paths, take the plainest way */
+    DnnlEngine *dnnl;
+    Layout family;   /* what channel tensors use in this plan */
+    int block;       /* channels a block, for LAYOUT_BLOCKED */
+};
+
+/* Inputs, in the wanted layout; NULL when omitted. A constant input in OPAQUE layout is reordered once, at planning. */
+Slot *kernel_input(PlanContext *context, int index, Layout layout);
+Slot *kernel_input_any(PlanContext *context, int index);             /* as it lies now */
+Slot *kernel_input_md(PlanContext *context, int index, const_dnnl_md md); /* exactly so */
+/* A weight that is trained: offers `md` as its home layout (the first offer of a training plan wins) and returns a slot in
+ * `md`, reordered each step when the home is another. For constants the same as kernel_input_md. */
+Slot *kernel_weight(PlanContext *context, int index, const_dnnl_md md);
+Layout kernel_input_layout(PlanContext *context, int index);
+const_dnnl_md kernel_home_md(PlanContext *context, int index); /* of a parameter whose home is decided; else NULL */
+
+/* Outputs. An omitted output still gets a slot when the kernel must write somewhere: kernel_output makes one. */
+Slot *kernel_output(PlanContext *context, int index, Layout layout);
+Slot *kernel_output_md(PlanContext *context, int index, const_dnnl_md md);
+Slot *kernel_output_bytes(PlanContext *context, int index, size_t bytes); /* OPAQUE without a shape: workspaces */
+/* Output 0 in the bytes of input 0 (views: always; in place: only when that input dies here, else a fresh slot, and the
+ * kernel must cope with both). */
+Slot *kernel_output_view(PlanContext *context, int index, int input);
+Slot *kernel_output_in_place(PlanContext *context, int index, int input, Layout layout);
+
+/* The layout an elementwise kernel should use: that of its first full-shaped input; PLAIN when the shapes allow no other. */
+Layout kernel_follow(PlanContext *context);
+
+void *kernel_state(PlanContext *context, size_t bytes); /* zeroed, in the plan's arena */
+void kernel_scratch(PlanContext *context, size_t bytes);
+void kernel_run(PlanContext *context, Status (*run)(Step *step, Error *err), const char *kernel);
+/* The step is this primitive. Arguments name slots; the plan binds handles after placing. The descriptor is consumed. A scratchpad
+ * is taken from the shared scratch. Fails with the library's reason. */
+Status kernel_primitive(PlanContext *context, dnnl_primitive_desc_t descriptor, const DnnlArg *args, int count,
+                        Error *err);
+/* For kernels of several primitives: makes a call to run with dnnl_call_run from the step's own function. */
+Status kernel_call(PlanContext *context, dnnl_primitive_desc_t descriptor, const DnnlArg *args, int count,
+                   DnnlCall **call, Error *err);
+/* A slot of the kernel's own between its primitives (lives during this step) or across steps (persistent). */
+Slot *kernel_temporary(PlanContext *context, const_dnnl_md md);
+Status kernel_fail(PlanContext *context, Error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Physical shape: plain dims; blocked [N, C/b, spatial..., b]; nhwc [N, spatial..., C]. Returns the rank. Padding channels are
+ * part of it. A slot of lower rank than `full_rank` is aligned as numpy does before. */
+int slot_physical(const Slot *slot, int block, int64_t dims[RANK_MAX + 1]);
+const_dnnl_md slot_md(Slot *slot); /* makes the plain descriptor when there is none */
+int64_t slot_count(const Slot *slot);
+/* Zeroes the channel padding of a blocked slot: after kernels with f(0) != 0. */
+void slot_clear_padding(Slot *slot, int block);
+
+/* Runs `body` over [0, n) on the pool in contiguous ranges of at least `grain`. Same split at the same thread count. */
+void parallel_for(int64_t n, int64_t grain, void (*body)(int64_t begin, int64_t end, void *context), void *context);
+
+#endif

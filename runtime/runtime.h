@@ -1,0 +1,125 @@
+/* Graph -> numbers: plans, parameters, training. The only folder that knows oneDNN; it prints nothing and reads no flags.
+ *
+ *   working_build ─► plan_build ─► plan_run            planned steps, no allocation while running
+ *                └► interp_run                         any graph, through `eval`: data-dependent shapes, bodies, references
+ *   Trainer: two plans a batch shape (training, evaluation) over one ParamStore. */
+#ifndef REGRAFT_RUNTIME_H
+#define REGRAFT_RUNTIME_H
+
+#include "onnx/onnx.h"
+#include "onnx/op.h"
+#include "passes/passes.h"
+
+/* ---- ops/ops.c ------------------------------------------------------------------------------------------- */
+
+extern const OpSet builtin_ops;
+
+/* ---- interp.c: any graph through eval -------------------------------------------------------------------- */
+
+/* Runs `graph` on host arrays, in any dtype; inputs by position of graph->inputs, outputs by position of graph->outputs,
+ * allocated from `arena`. The reference for everything else; slow on purpose. Evaluates what it can of a graph with
+ * data-dependent shapes. STATUS_UNSUPPORTED names the node without eval. */
+Status interp_run(const Graph *graph, const Array *const *inputs, Array **outputs, Arena *arena, uint64_t seed,
+                  Error *err);
+
+/* ---- params.c: parameters, gradients, optimizer state ------------------------------------------------------ */
+
+typedef struct Param {
+    const ParamInfo *info;
+    int rank;
+    int64_t dims[RANK_MAX];
+    size_t count;      /* elements in the home layout, padding included */
+    size_t offset;     /* of the first element, in floats, in every block */
+    bool trainable;
+    double lr_scale, decay_scale; /* per-parameter multipliers */
+    void *home;        /* descriptor of the home layout; NULL: plain */
+    uint64_t version;  /* raised by every update, so that reordered copies know they are stale */
+} Param;
+
+typedef struct ParamStore {
+    Param *items;
+    size_t count;
+    float *data, *gradient; /* one block each, `total` floats */
+    float *state[3];        /* optimizer's, as many as it has */
+    size_t total;
+    Tensor **state_origins; /* running statistics and the like: read from and written back to these */
+    float **state_data;
+    size_t state_count;
+    Arena arena;
+    uint64_t version;
+} ParamStore;
+
+Status params_new(const ParamList *list, ParamStore **store, Error *err); /* reads values from the origins */
+void params_free(ParamStore *store);
+/* One parameter in plain row-major order. */
+Status params_get(const ParamStore *store, size_t index, float *plain, Error *err);
+Status params_set(ParamStore *store, size_t index, const float *plain, Error *err);
+/* Everything trained, back into the document's tensors (their own dtype; ties and untied copies included). */
+Status params_write_back(const ParamStore *store, Model *document, Error *err);
+
+/* ---- plan.c, memory.c, exec.c ------------------------------------------------------------------------------ */
+
+typedef struct Plan Plan;
+
+typedef struct PlanOptions {
+    bool training;      /* keeps what gradients need; else inference buffers are reused at once */
+    bool plain_only;    /* no layouts, no fast paths: what tests compare fast paths with */
+    bool profile;       /* time each step */
+    size_t memory_limit; /* bytes; 0: none */
+} PlanOptions;
+
+typedef struct PlanBill { /* bytes */
+    size_t parameters, gradients, optimizer, constants, activations, scratch, inputs;
+} PlanBill;
+
+/* `working` must be fully inferred (STATUS_UNSUPPORTED names the first value whose shape depends on data) and outlive the plan, as
+ * must `store` (NULL when the graph has no parameters). */
+Status plan_build(const Model *working, ParamStore *store, const PlanOptions *options, Plan **plan, Error *err);
+void plan_free(Plan *plan);
+PlanBill plan_bill(const Plan *plan);
+/* Where to put the graph's input `index` (by position) before running, plain row-major; NULL when the graph never reads it. */
+void *plan_input(Plan *plan, size_t index);
+/* Use the caller's bytes for an input instead of the plan's own; they must live until the run ends. */
+void plan_bind_input(Plan *plan, size_t index, void *data);
+const void *plan_output(const Plan *plan, size_t index); /* plain row-major, valid until the next run */
+/* `step` counts updates: randomness is (seed, node, step). Gradients of parameters land in the store, added to what is there when
+ * `accumulate`. */
+Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error *err);
+/* One line a step: node, operator, kernel, layout, bytes, milliseconds. */
+void plan_describe(const Plan *plan, Str *out);
+
+/* ---- optim.c, schedule.c ----------------------------------------------------------------------------------- */
+
+typedef enum OptimizerKind {
+    OPTIMIZER_SGD, /* momentum and nesterov are its settings */
+    OPTIMIZER_ADAGRAD,
+    OPTIMIZER_RMSPROP,
+    OPTIMIZER_ADAM,
+    OPTIMIZER_ADAMW
+} OptimizerKind;
+
+typedef struct OptimizerSpec { /* meanings and defaults are torch.optim's */
+    OptimizerKind kind;
+    double lr, momentum, beta1, beta2, epsilon, alpha, weight_decay, dampening;
+    bool nesterov;
+    double clip_norm, clip_value; /* 0: off */
+} OptimizerSpec;
+
+OptimizerSpec optimizer_default(OptimizerKind kind);
+bool optimizer_parse(const char *name, OptimizerKind *kind);
+int optimizer_states(const OptimizerSpec *spec); /* how many state blocks */
+/* One update of every trainable parameter from store->gradient. `step` counts from 1. Returns the gradient norm before
+ * clipping in *norm (NaN or infinity is STATUS_DIVERGED and nothing is updated). */
+Status optimizer_step(const OptimizerSpec *spec, ParamStore *store, uint64_t step, double lr, double *norm, Error *err);
+
+typedef enum ScheduleKind { SCHEDULE_CONSTANT, SCHEDULE_STEP, SCHEDULE_COSINE, SCHEDULE_LINEAR } ScheduleKind;
+typedef struct ScheduleSpec {
+    ScheduleKind kind;
+    uint64_t warmup, total; /* steps */
+    double floor;           /* fraction of lr at the end */
+    uint64_t every;         /* SCHEDULE_STEP */
+    double factor;
+} ScheduleSpec;
+double schedule_at(const ScheduleSpec *spec, uint64_t step); /* multiplier of lr for update `step`, from 1 */
+
+#endif
