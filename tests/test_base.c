@@ -1,8 +1,5 @@
 /* onnx/base: arena, map, text, random numbers. */
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
+#include "tests/test.h"
 
 #include "onnx/base/arena.h"
 #include "onnx/base/map.h"

@@ -7,6 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#pragma GCC poison strcpy strcat strncat sprintf vsprintf strtok gets alloca atoi atof
+#pragma GCC poison strcpy strcat strncat sprintf vsprintf strtok gets atoi atof
 
 #endif

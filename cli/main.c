@@ -1,0 +1,7 @@
+/* The tool. */
+#include "onnx/onnx.h"
+
+int main(void)
+{
+    return 0;
+}

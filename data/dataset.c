@@ -1,0 +1,2 @@
+/* data/dataset.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/attr.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/build.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/check.c: to be written. */
+#include "onnx/onnx.h"

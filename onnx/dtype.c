@@ -1,0 +1,2 @@
+/* onnx/dtype.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/eval.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/export.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/external.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/graph.c: to be written. */
+#include "onnx/onnx.h"

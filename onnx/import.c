@@ -1,0 +1,2 @@
+/* onnx/import.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/op.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/parse.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* onnx/print.c: to be written. */
+#include "onnx/onnx.h"

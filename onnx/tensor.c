@@ -1,0 +1,2 @@
+/* onnx/tensor.c: to be written. */
+#include "onnx/onnx.h"

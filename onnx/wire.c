@@ -1,0 +1,2 @@
+/* onnx/wire.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* passes/attach.c: to be written. */
+#include "onnx/onnx.h"

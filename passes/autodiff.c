@@ -1,0 +1,2 @@
+/* passes/autodiff.c: to be written. */
+#include "onnx/onnx.h"

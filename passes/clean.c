@@ -1,0 +1,2 @@
+/* passes/clean.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* passes/cut.c: to be written. */
+#include "onnx/onnx.h"

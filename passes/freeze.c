@@ -1,0 +1,2 @@
+/* passes/freeze.c: to be written. */
+#include "onnx/onnx.h"

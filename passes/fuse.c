@@ -1,0 +1,2 @@
+/* passes/fuse.c: to be written. */
+#include "onnx/onnx.h"

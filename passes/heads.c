@@ -1,0 +1,2 @@
+/* passes/heads.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* passes/infer.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* passes/inline.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* passes/loss.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* passes/params.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* passes/upgrade.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* passes/working.c: to be written. */
+#include "onnx/onnx.h"

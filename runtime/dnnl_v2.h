@@ -1,0 +1,1 @@
+/* oneDNN 3.x calls on 2.6. */

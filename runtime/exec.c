@@ -1,0 +1,2 @@
+/* runtime/exec.c: to be written. */
+#include "onnx/onnx.h"

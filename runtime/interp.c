@@ -1,0 +1,2 @@
+/* runtime/interp.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* runtime/kernel.c: to be written. */
+#include "onnx/onnx.h"

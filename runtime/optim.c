@@ -1,0 +1,2 @@
+/* runtime/optim.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* runtime/params.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* runtime/plan.c: to be written. */
+#include "onnx/onnx.h"

@@ -1,0 +1,2 @@
+/* runtime/schedule.c: to be written. */
+#include "onnx/onnx.h"

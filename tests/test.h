@@ -1,0 +1,22 @@
+/* What every test includes first: cmocka with the headers it needs, and its `fail` macro out of the way of ours. */
+#ifndef REGRAFT_TESTS_TEST_H
+#define REGRAFT_TESTS_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#undef fail
+
+#include "onnx/base/error.h"
+
+/* Passes when the call succeeds; prints the recorded message when not. */
+#define assert_ok(call, err)                                                        \
+    do {                                                                            \
+        if ((call) != STATUS_OK)                                                    \
+            fail_msg("%s: %s", #call, (err)->message);                              \
+    } while (0)
+
+#endif
