@@ -30,8 +30,11 @@ typedef struct Slot {
     /* planning only */
     struct Slot *base; /* this slot shares the bytes of `base` (views, in-place) */
     int first, last;   /* steps between which the bytes must live */
-    bool persistent;   /* parameters, constants, state, inputs, outputs: not in the arena */
+    bool persistent;   /* parameters, constants, state, inputs: not in the arena */
+    bool opaque_bytes; /* a workspace: bytes without a shape */
+    int pending;       /* of a storage root: uses of its bytes by nodes not planned yet */
     size_t offset;
+    struct ParamUse *parameter; /* a parameter's home slot: where in the store; else NULL */
 } Slot;
 
 typedef struct Step Step;
@@ -97,9 +100,12 @@ Status kernel_call(PlanContext *context, dnnl_primitive_desc_t descriptor, const
 Slot *kernel_temporary(PlanContext *context, const_dnnl_md md);
 Status kernel_fail(PlanContext *context, Error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
-/* Physical shape: plain dims; blocked [N, C/b, spatial..., b]; nhwc [N, spatial..., C]. Returns the rank. Padding channels are
- * part of it. A slot of lower rank than `full_rank` is aligned as numpy does before. */
-int slot_physical(const Slot *slot, int block, int64_t dims[RANK_MAX + 1]);
+/* The shape of a slot's bytes when it is used beside tensors of `full_rank` dims that lie in `layout` (what kernel_follow said):
+ * PLAIN [1.., dims], BLOCKED [N, C/b, spatial.., b], NHWC [N, spatial.., C]; lower ranks are aligned as numpy does. Padding channels
+ * are part of it. A slot with one channel (or one element) lies alike in all layouts: kernel_input hands it out plain, and here it
+ * gets its ones in the right places. Returns the number of physical dims, the same for every operand; so broadcasting on
+ * physical dims is plain broadcasting. */
+int slot_physical(const Slot *slot, Layout layout, int block, int full_rank, int64_t dims[RANK_MAX + 1]);
 const_dnnl_md slot_md(Slot *slot); /* makes the plain descriptor when there is none */
 int64_t slot_count(const Slot *slot);
 /* Zeroes the channel padding of a blocked slot: after kernels with f(0) != 0. */
