@@ -13,10 +13,12 @@
 #include "onnx/base/error.h"
 
 /* Passes when the call succeeds; prints the recorded message when not. */
-#define assert_ok(call, err)                                                        \
-    do {                                                                            \
-        if ((call) != STATUS_OK)                                                    \
-            fail_msg("%s: %s", #call, (err)->message);                              \
+#define assert_ok(call, err)                                                                                           \
+    do {                                                                                                               \
+        if ((call) != STATUS_OK) {                                                                                     \
+            print_error("%s: %s\n", #call, (err)->message);                                                           \
+            _fail(__FILE__, __LINE__);                                                                                 \
+        }                                                                                                              \
     } while (0)
 
 #endif
