@@ -5,8 +5,63 @@
 #include "onnx/op.h"
 #include "runtime/kernel.h"
 
-extern const OpDef ops_activation[], ops_arith[], ops_attention[], ops_cast[], ops_control[], ops_conv[], ops_generate[],
-    ops_index[], ops_join[], ops_logic[], ops_math[], ops_matmul[], ops_norm[], ops_pool[], ops_recurrent[], ops_reduce[],
-    ops_resize[], ops_sequence[], ops_shape[], ops_signal[], ops_softmax[];
+extern const OpDef ops_activation[], ops_arith[], ops_attention[], ops_cast[], ops_control[], ops_conv[],
+    ops_generate[], ops_index[], ops_join[], ops_logic[], ops_math[], ops_matmul[], ops_norm[], ops_pool[],
+    ops_recurrent[], ops_reduce[], ops_resize[], ops_sequence[], ops_shape[], ops_signal[], ops_softmax[];
+
+/* ---- common.c: what rows of several families share ------------------------------------------------------- */
+
+/* For `upgrade`: a 1-D int64 initializer of the node's graph named after `stem`. */
+Value *node_ints_value(Node *node, const char *stem, const int64_t *values, size_t count);
+Value *node_float_value(Node *node, const char *stem, DType dtype, double value); /* rank 0 */
+/* Moves an INTS attribute to int64 input `index`; nothing happens when the attribute is absent. An INT attribute
+ * becomes a 1-D input of one element. */
+void upgrade_ints_to_input(Node *node, const char *attr, int index);
+
+/* Input `index` of an eval as int64 values (int32 or int64 tensor); *values is NULL when the input is omitted. */
+Status eval_ints(EvalContext *context, int index, const int64_t **values, size_t *count, Error *err);
+int64_t eval_int_or(EvalContext *context, int index, int64_t absent); /* first element of input `index` */
+/* Output `index` is `array` itself: copied for a tensor, shared for a sequence or an optional. */
+Status eval_output_same(EvalContext *context, int index, const Array *array, Error *err);
+
+Value *build_reshape(Builder *b, Value *x, int rank, const int64_t *dims);
+Value *build_zeros(Builder *b, const Type *type); /* of that type; costs no memory before the step */
+/* Rows whose gradient flows through unchanged: dx[0] = dy[0] in the shape of input 0. */
+Status grad_reshape(GradContext *context, Error *err);
+
+/* A row that runs on PLAIN slots of any dtype asks for all its inputs so; Slot is NULL where one is omitted. */
+void kernel_inputs_plain(PlanContext *context);
+uint64_t node_stream(const Node *node); /* of random numbers: from its first output's name, the same in every plan */
+
+/* ---- stride.c: moving elements between strided views ------------------------------------------------------ */
+
+enum { STRIDED_MAX = 2 * RANK_MAX + 2 };
+
+/* Copies element (i0, i1, ..) at from + sum i*from[k] to to + sum i*to[k]; strides in elements, any sign, 0 in `from`
+ * repeats. Everything that moves data without computing is one of these: Transpose, Slice, Concat, Expand, Tile,
+ * DepthToSpace... */
+typedef struct StridedCopy {
+    int rank; /* after merging dims that lie behind each other on both sides */
+    int64_t dims[STRIDED_MAX], from[STRIDED_MAX], to[STRIDED_MAX]; /* strides in bytes */
+    size_t size;   /* bytes of an element; of a run of them once they are contiguous on both sides */
+    int tile;      /* dim that is contiguous in `from` while the last one is in `to`: copied in square tiles; else -1 */
+    int64_t outer; /* product of the dims that are not copied by one inner call */
+} StridedCopy;
+
+void strides_dense(int rank, const int64_t *dims, int64_t *strides);
+StridedCopy strided_make(int rank, const int64_t *dims, const int64_t *from, const int64_t *to, size_t size);
+/* Runs on the pool when it is worth it; the result does not depend on the number of threads. */
+void strided_run(const StridedCopy *copy, const void *from, void *to);
+
+/* The bytes of a slot as a strided view of its logical axes. A channel axis in blocks is two dims (block number, place
+ * in the block) instead of one: axis_first[a] .. axis_first[a + 1] are the view's dims of logical axis a. */
+typedef struct SlotView {
+    int rank;
+    int64_t dims[STRIDED_MAX], strides[STRIDED_MAX]; /* in elements */
+    int axis_first[RANK_MAX + 1];
+} SlotView;
+/* `split_axis`: an axis to be split into blocks as well although the slot is plain (because the other side is blocked);
+ * else -1. */
+SlotView slot_view(const Slot *slot, int block, int split_axis);
 
 #endif

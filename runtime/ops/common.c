@@ -1,0 +1,104 @@
+/* What rows of several families share: attributes that became inputs, integer inputs of evals, small pieces of
+ * gradients. Nothing here belongs to one operator. */
+#include "runtime/ops/ops.h"
+
+#include <string.h>
+
+Value *node_ints_value(Node *node, const char *stem, const int64_t *values, size_t count)
+{
+    const int64_t dim = (int64_t)count;
+    const char *name = graph_unique_name(node->graph, stem);
+    return graph_add_initializer(node->graph, tensor_new_i64(&node->graph->model->arena, name, 1, &dim, values));
+}
+
+Value *node_float_value(Node *node, const char *stem, DType dtype, double value)
+{
+    const char *name = graph_unique_name(node->graph, stem);
+    return graph_add_initializer(node->graph, tensor_new_scalar(&node->graph->model->arena, name, dtype, value));
+}
+
+void upgrade_ints_to_input(Node *node, const char *attr, int index)
+{
+    const Attr *found = node_attr(node, attr);
+    if (!found)
+        return;
+    const int64_t *values = found->type == ATTR_INT ? &found->i : found->ints;
+    size_t count = found->type == ATTR_INT ? 1 : found->count;
+    node_set_input(node, index, node_ints_value(node, attr, values, count));
+    node_remove_attr(node, attr);
+}
+
+Status eval_ints(EvalContext *context, int index, const int64_t **values, size_t *count, Error *err)
+{
+    const Array *array = eval_input(context, index);
+    *values = NULL;
+    *count = 0;
+    if (!array)
+        return STATUS_OK;
+    if (!dtype_is_integer(array->dtype))
+        return eval_fail(context, err, "input %d is %s where integers are expected", index, dtype_name(array->dtype));
+    int64_t *copy = arena_array(context->arena, int64_t, (size_t)array->count + 1);
+    for (int64_t i = 0; i < array->count; i++)
+        copy[i] = array_i64_at(array, i);
+    *values = copy;
+    *count = (size_t)array->count;
+    return STATUS_OK;
+}
+
+int64_t eval_int_or(EvalContext *context, int index, int64_t absent)
+{
+    const Array *array = eval_input(context, index);
+    return array && array->count > 0 ? array_i64_at(array, 0) : absent;
+}
+
+Status eval_output_same(EvalContext *context, int index, const Array *array, Error *err)
+{
+    if (array->kind != ARRAY_TENSOR) {
+        context->out[index] = arena_copy(context->arena, array, sizeof *array);
+        return STATUS_OK;
+    }
+    Array *out;
+    TRY(eval_output_like(context, index, array, &out, err));
+    if (out->count > 0)
+        memcpy(out->data, array->data, (size_t)out->count * dtype_size(out->dtype));
+    return STATUS_OK;
+}
+
+Value *build_reshape(Builder *b, Value *x, int rank, const int64_t *dims)
+{
+    Value *inputs[] = {x, build_ints(b, dims, (size_t)rank)};
+    Node *node = build_node(b, "", "Reshape", inputs, 2, 1);
+    if (!node)
+        return NULL;
+    node_set_int(node, "allowzero", 1);
+    return build_finish(b, node);
+}
+
+Value *build_zeros(Builder *b, const Type *type)
+{
+    return build2(b, "Expand", build_scalar(b, type->dtype, 0), build_ints(b, type->dims, (size_t)type->rank));
+}
+
+Status grad_reshape(GradContext *context, Error *err)
+{
+    (void)err;
+    const Type *type = &context->node->inputs[0]->type;
+    if (context->wants[0] && context->dy[0])
+        context->dx[0] = build_reshape(&context->b, context->dy[0], type->rank, type->dims);
+    return context->b.status;
+}
+
+void kernel_inputs_plain(PlanContext *context)
+{
+    for (int i = 0; i < context->node->input_count; i++)
+        kernel_input(context, i, LAYOUT_PLAIN);
+}
+
+uint64_t node_stream(const Node *node)
+{
+    uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
+    const char *name = node->output_count > 0 && node->outputs[0] ? node->outputs[0]->name : node->name;
+    for (; *name; name++)
+        hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
+    return hash;
+}

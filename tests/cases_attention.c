@@ -1,0 +1,6 @@
+/* Gradient cases of runtime/ops/attention.c; the form is explained in gradient_cases.h. */
+#include "tests/gradient_cases.h"
+
+const GradientCase cases_attention[] = {
+    {0},
+};
