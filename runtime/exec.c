@@ -1,2 +1,163 @@
-/* runtime/exec.c: to be written. */
-#include "onnx/onnx.h"
+/* The loop over prepared steps, and what a caller sees of a plan. No decisions, no allocation (but for the first accumulated batch
+ * and for rows that only have an eval). */
+#include "runtime/plan.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- rows without prepare: eval on the slots ---------------------------------------------------------------- */
+
+typedef struct EvalStep {
+    EvalContext context;
+    Array *in, *out;
+    const Array **in_list;
+    Array **place;
+    Arena arena;
+} EvalStep;
+
+static void array_of_slot(Array *array, const Slot *slot)
+{
+    array->kind = ARRAY_TENSOR;
+    array->dtype = slot->dtype;
+    array->rank = slot->rank;
+    memcpy(array->dims, slot->dims, sizeof array->dims);
+    array->count = slot_count(slot);
+    array->data = slot->data;
+}
+
+static Status run_eval(Step *step, Error *err)
+{
+    EvalStep *eval = step->state;
+    for (int i = 0; i < step->in_count; i++)
+        if (step->in[i] != NULL)
+            array_of_slot(&eval->in[i], step->in[i]);
+    for (int i = 0; i < step->out_count; i++)
+        if (step->out[i] != NULL)
+            array_of_slot(&eval->out[i], step->out[i]);
+    arena_init(&eval->arena);
+    eval->context.arena = &eval->arena;
+    eval->context.seed = step->plan->seed;
+    eval->context.step = step->plan->step;
+    Array *results[16] = {0};
+    eval->context.out = step->out_count <= 16 ? results : arena_array(&eval->arena, Array *, (size_t)step->out_count);
+    Status status = node_eval(&eval->context, err);
+    for (int i = 0; status == STATUS_OK && i < step->out_count; i++) {
+        const Array *made = eval->context.out[i];
+        if (step->out[i] != NULL && made != NULL && made->data != step->out[i]->data)
+            memcpy(step->out[i]->data, made->data, step->out[i]->bytes);
+    }
+    arena_release(&eval->arena);
+    return status;
+}
+
+Status plan_prepare_eval(PlanContext *context, Error *err)
+{
+    const Node *node = context->node;
+    if (node->op->eval == NULL || (node->op->traits & OP_BODY) != 0)
+        return kernel_fail(context, err, "has no planned form; only the interpreter runs it");
+    EvalStep *state = kernel_state(context, sizeof *state);
+    Arena *arena = &context->plan->arena;
+    state->in = arena_array(arena, Array, (size_t)node->input_count);
+    state->out = arena_array(arena, Array, (size_t)node->output_count);
+    state->in_list = arena_array(arena, const Array *, (size_t)node->input_count);
+    state->place = arena_array(arena, Array *, (size_t)node->output_count);
+    for (int i = 0; i < node->input_count; i++)
+        if (kernel_input(context, i, LAYOUT_PLAIN) != NULL)
+            state->in_list[i] = &state->in[i];
+    for (int i = 0; i < node->output_count; i++)
+        if (kernel_output(context, i, LAYOUT_PLAIN) != NULL)
+            state->place[i] = &state->out[i];
+    state->context = (EvalContext){.node = node,
+                                   .in = state->in_list,
+                                   .in_count = node->input_count,
+                                   .out_count = node->output_count,
+                                   .place = state->place,
+                                   .training = context->training};
+    kernel_run(context, run_eval, "eval");
+    return STATUS_OK;
+}
+
+/* ---- running ------------------------------------------------------------------------------------------------ */
+
+static Status run_steps(Plan *plan, Error *err)
+{
+    for (size_t s = 0; s < plan->step_count; s++) {
+        Step *step = plan->steps[s];
+        double begin = plan->options.profile ? seconds_now() : 0;
+        TRY(step->run(step, err));
+        if (plan->options.profile)
+            step->seconds += seconds_now() - begin;
+    }
+    return STATUS_OK;
+}
+
+Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error *err)
+{
+    plan->seed = seed;
+    plan->step = step;
+    parallel_flush_denormals();
+    ParamStore *store = plan->store;
+    bool add = accumulate && store != NULL;
+    if (add && plan->held == NULL)
+        TRY(block_alloc((void **)&plan->held, store->total * sizeof(float), "accumulated gradients", err));
+    if (add)
+        memcpy(plan->held, store->gradient, store->total * sizeof(float));
+    TRY(run_steps(plan, err));
+    for (size_t i = 0; add && i < store->total; i++)
+        store->gradient[i] += plan->held[i];
+    return STATUS_OK;
+}
+
+/* ---- a plan from outside ------------------------------------------------------------------------------------ */
+
+PlanBill plan_bill(const Plan *plan)
+{
+    PlanBill bill = plan->bill;
+    if (plan->store != NULL) {
+        bill.parameters = plan->store->total * sizeof(float);
+        bill.gradients = plan->options.training ? bill.parameters : 0;
+        for (int i = 0; i < 3; i++)
+            bill.optimizer += plan->store->state[i] != NULL ? bill.parameters : 0;
+    }
+    return bill;
+}
+
+void *plan_input(Plan *plan, size_t index)
+{
+    return plan->inputs[index] == NULL ? NULL : plan->inputs[index]->data;
+}
+
+void plan_bind_input(Plan *plan, size_t index, void *data)
+{
+    if (plan->inputs[index] == NULL || plan->inputs[index]->data == data)
+        return;
+    plan->inputs[index]->data = data;
+    plan_bind(plan);
+}
+
+const void *plan_output(const Plan *plan, size_t index)
+{
+    return plan->outputs[index] == NULL ? NULL : plan->outputs[index]->data;
+}
+
+void plan_describe(const Plan *plan, Str *out)
+{
+    static const char *const layouts[] = {"plain", "blocked", "nhwc", "opaque"};
+    for (size_t s = 0; s < plan->step_count; s++) {
+        const Step *step = plan->steps[s];
+        const Slot *slot = step->out_count > 0 ? step->out[0] : NULL;
+        str_printf(out, "%5zu  %-24s %-28s %-8s %10zu bytes", s, step->node == NULL ? "(move)" : step->node->op_type,
+                   step->kernel, slot == NULL ? "" : layouts[slot->layout], slot == NULL ? (size_t)0 : slot->bytes);
+        if (plan->options.profile)
+            str_printf(out, " %9.3f ms", step->seconds * 1e3);
+        str_printf(out, "  %s\n", step->node == NULL ? "" : step->node->name);
+    }
+}

@@ -51,6 +51,7 @@ struct Step {
     const char *kernel; /* which implementation was chosen, for --profile and tests: "jit:avx512_core", "own" */
     double seconds;   /* filled when the plan profiles */
     uint64_t stream;  /* randomness: stable number of the node */
+    int position;     /* in the plan's list; -1 while not in it */
 };
 
 struct PlanContext {

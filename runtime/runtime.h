@@ -44,9 +44,10 @@ typedef struct ParamStore {
     size_t total;
     Tensor **state_origins; /* running statistics and the like: read from and written back to these */
     float **state_data;
-    size_t state_count;
+    size_t state_count, state_capacity;
     Arena arena;
-    uint64_t version;
+    uint64_t version; /* raised by every update of any parameter */
+    bool sealed;      /* the first plan has decided the home layouts */
 } ParamStore;
 
 Status params_new(const ParamList *list, ParamStore **store, Error *err); /* reads values from the origins */
@@ -54,6 +55,11 @@ void params_free(ParamStore *store);
 /* One parameter in plain row-major order. */
 Status params_get(const ParamStore *store, size_t index, float *plain, Error *err);
 Status params_set(ParamStore *store, size_t index, const float *plain, Error *err);
+/* A whole block (data, gradient, a state) to or from plain order, parameter after parameter, `params_plain_total` floats: for
+ * checkpoints and for keeping the best epoch. */
+Status params_get_block(const ParamStore *store, const float *block, float *plain, Error *err);
+Status params_set_block(ParamStore *store, float *block, const float *plain, Error *err);
+size_t params_plain_total(const ParamStore *store);
 /* Everything trained, back into the document's tensors (their own dtype; ties and untied copies included). */
 Status params_write_back(const ParamStore *store, Model *document, Error *err);
 
