@@ -1,5 +1,5 @@
-/* The loop over prepared steps, and what a caller sees of a plan. No decisions, no allocation (but for the first accumulated batch
- * and for rows that only have an eval). */
+/* The loop over prepared steps, and what a caller sees of a plan. No decisions, no allocation (but for the first
+ * accumulated batch and for rows that only have an eval). */
 #include "runtime/plan.h"
 
 #include <math.h>

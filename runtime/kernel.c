@@ -1,5 +1,6 @@
-/* What an operator's prepare asks of the plan: slots in a layout, reorders between layouts, primitives, scratch. See kernel.h for the
- * contract. Calls that cannot report failure in their signature leave it in plan->err; plan_build looks there after each row. */
+/* What an operator's prepare asks of the plan: slots in a layout, reorders between layouts, primitives, scratch. See
+ * kernel.h for the contract. Calls that cannot report failure in their signature leave it in plan->err; plan_build
+ * looks there after each row. */
 #include "runtime/kernel.h"
 
 #include <stdarg.h>
@@ -40,7 +41,8 @@ void slot_set_layout(Plan *plan, Slot *slot, Layout layout, const_dnnl_md md)
     size_t plain = 0;
     if (layout == LAYOUT_PLAIN && md == NULL) {
         if (!size_mul((size_t)slot_count(slot), dtype_size(slot->dtype), &plain))
-            status = fail(err, STATUS_ENVIRONMENT, "a tensor of %lld elements is too large", (long long)slot_count(slot));
+            status =
+                fail(err, STATUS_ENVIRONMENT, "a tensor of %lld elements is too large", (long long)slot_count(slot));
         slot->bytes = plain;
     } else if (md != NULL) {
         status = dnnl_fail(err, dnnl_memory_desc_clone(&slot->md, md), "memory_desc_clone");
@@ -69,7 +71,7 @@ static bool lies_alike(const Slot *slot, int full_rank)
 
 int slot_physical(const Slot *slot, Layout layout, int block, int full_rank, int64_t dims[RANK_MAX + 1])
 {
-    int64_t logical[RANK_MAX];
+    int64_t logical[RANK_MAX] = {0};
     int shift = full_rank - slot->rank;
     for (int i = 0; i < full_rank; i++)
         logical[i] = i < shift ? 1 : slot->dims[i - shift];
@@ -164,8 +166,8 @@ static Status reorder_now(Plan *plan, Step *step, Slot *to, Error *err)
     return status;
 }
 
-/* Grouped weights have one dim more in the library ([g, o/g, i/g, ...]) than in the model ([o, i/g, ...]); the plain side has the same
- * bytes either way and is described with the other's dims. */
+/* Grouped weights have one dim more in the library ([g, o/g, i/g, ...]) than in the model ([o, i/g, ...]); the plain
+ * side has the same bytes either way and is described with the other's dims. */
 static Status match_ranks(Slot *from, Slot *to, Error *err)
 {
     int from_rank = 0, to_rank = 0;
@@ -310,8 +312,9 @@ Slot *kernel_input(PlanContext *context, int index, Layout layout)
     else if (lies_alike(primary, full_rank))
         return set_input(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL));
     if (full_rank > primary->rank)
-        return set_input(context, index, padded_operand(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL),
-                                                        layout, full_rank));
+        return set_input(
+            context, index,
+            padded_operand(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL), layout, full_rank));
     return set_input(context, index, value_in(context->plan, value, layout, NULL));
 }
 
@@ -455,7 +458,8 @@ Layout kernel_follow(PlanContext *context)
             found = slot->layout;
         if (slot->dtype != DTYPE_F32 && slot_count(slot) > 1)
             return LAYOUT_PLAIN; /* masks and indices stay plain, and so does what meets them */
-        bool channels = slot->rank >= out->type.rank - 1 && slot->rank <= out->type.rank && !lies_alike(slot, out->type.rank);
+        bool channels =
+            slot->rank >= out->type.rank - 1 && slot->rank <= out->type.rank && !lies_alike(slot, out->type.rank);
         if (channels && slot->dims[1 - (out->type.rank - slot->rank)] != out->type.dims[1])
             return LAYOUT_PLAIN;
         if (channels && slot->rank < out->type.rank && slot->rank < 3)
@@ -483,8 +487,8 @@ void kernel_run(PlanContext *context, Status (*run)(Step *step, Error *err), con
     context->step->kernel = kernel;
 }
 
-Status kernel_call(PlanContext *context, dnnl_primitive_desc_t descriptor, const DnnlArg *args, int count, DnnlCall **call,
-                   Error *err)
+Status kernel_call(PlanContext *context, dnnl_primitive_desc_t descriptor, const DnnlArg *args, int count,
+                   DnnlCall **call, Error *err)
 {
     Plan *plan = context->plan;
     TRY(dnnl_call_new(&plan->dnnl, &plan->arena, descriptor, args, count, call, err));
@@ -499,7 +503,8 @@ static Status run_primitive(Step *step, Error *err)
     return dnnl_call_run(&step->plan->dnnl, step->call, err);
 }
 
-Status kernel_primitive(PlanContext *context, dnnl_primitive_desc_t descriptor, const DnnlArg *args, int count, Error *err)
+Status kernel_primitive(PlanContext *context, dnnl_primitive_desc_t descriptor, const DnnlArg *args, int count,
+                        Error *err)
 {
     TRY(kernel_call(context, descriptor, args, count, &context->step->call, err));
     kernel_run(context, run_primitive, context->step->call->implementation);

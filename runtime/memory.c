@@ -1,6 +1,6 @@
-/* Lifetimes -> offsets. Every storage root lives from the first step that touches it to the last; one pass over the steps hands out
- * places in one block, best fit first, and takes them back (so gradients reuse what activations leave). What must survive a run
- * (inputs, reordered parameters) gets a block of its own. */
+/* Lifetimes -> offsets. Every storage root lives from the first step that touches it to the last; one pass over the
+ * steps hands out places in one block, best fit first, and takes them back (so gradients reuse what activations leave).
+ * What must survive a run (inputs, reordered parameters) gets a block of its own. */
 #include "runtime/plan.h"
 
 #include <limits.h>

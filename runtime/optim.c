@@ -1,6 +1,6 @@
-/* Optimizers as torch.optim defines them, each one loop over parameters, gradients and states that lie alike in their blocks.
- * Neighbouring parameters with the same settings are updated as one range. Padding of blocked weights stays zero because every rule
- * maps (w, g, state) = 0 to 0. */
+/* Optimizers as torch.optim defines them, each one loop over parameters, gradients and states that lie alike in their
+ * blocks. Neighbouring parameters with the same settings are updated as one range. Padding of blocked weights stays
+ * zero because every rule maps (w, g, state) = 0 to 0. */
 #include <math.h>
 #include <string.h>
 
@@ -194,10 +194,11 @@ static Status prepare_states(const OptimizerSpec *spec, ParamStore *store, Error
     return STATUS_OK;
 }
 
-static void update_range(const OptimizerSpec *spec, ParamStore *store, size_t begin, size_t end, uint64_t step, double lr,
-                         double scale)
+static void update_range(const OptimizerSpec *spec, ParamStore *store, size_t begin, size_t end, uint64_t step,
+                         double lr, double scale)
 {
-    static void (*const rules[])(int64_t, int64_t, void *) = {step_sgd, step_adagrad, step_rmsprop, step_adam, step_adam};
+    static void (*const rules[])(int64_t, int64_t, void *) = {step_sgd, step_adagrad, step_rmsprop, step_adam,
+                                                              step_adam};
     const Param *first = &store->items[begin];
     Range r = {.spec = spec,
                .w = store->data + first->offset,

@@ -1,6 +1,6 @@
-/* Parameters in blocks: one for values, one for gradients, one for each optimizer state, all with the same offsets; so an optimizer is
- * one loop over one block. A parameter lies in its home layout (what its forward kernel wants, padding zero and staying zero, since
- * every update is elementwise with f(0, 0) = 0); checkpoints and exports are plain. */
+/* Parameters in blocks: one for values, one for gradients, one for each optimizer state, all with the same offsets; so
+ * an optimizer is one loop over one block. A parameter lies in its home layout (what its forward kernel wants, padding
+ * zero and staying zero, since every update is elementwise with f(0, 0) = 0); checkpoints and exports are plain. */
 #include "runtime/plan.h"
 
 #include <stdlib.h>
@@ -117,8 +117,9 @@ static Status reorder(const_dnnl_md home, float *home_data, float *plain, bool t
     void *scratch = NULL;
     Status status = dnnl_md_plain(&md, DTYPE_F32, rank, *dims, err);
     if (status == STATUS_OK)
-        status = dnnl_fail(err, dnnl_reorder_primitive_desc_create(&descriptor, to_home ? md : home, dnnl.engine,
-                                                                   to_home ? home : md, dnnl.engine, dnnl.user_scratchpad),
+        status = dnnl_fail(err,
+                           dnnl_reorder_primitive_desc_create(&descriptor, to_home ? md : home, dnnl.engine,
+                                                              to_home ? home : md, dnnl.engine, dnnl.user_scratchpad),
                            "reorder of a parameter");
     if (status == STATUS_OK)
         status = dnnl_call_new(&dnnl, &arena, descriptor, args, 2, &call, err);
@@ -275,7 +276,8 @@ int params_state(ParamStore *store, Tensor *origin, Error *err)
     if (status != STATUS_OK)
         return -1;
     size_t capacity = store->state_capacity;
-    store->state_origins = arena_grow(&store->arena, store->state_origins, store->state_count, &capacity, sizeof(Tensor *));
+    store->state_origins =
+        arena_grow(&store->arena, store->state_origins, store->state_count, &capacity, sizeof(Tensor *));
     capacity = store->state_capacity;
     store->state_data = arena_grow(&store->arena, store->state_data, store->state_count, &capacity, sizeof(float *));
     store->state_capacity = capacity;

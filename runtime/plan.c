@@ -1,6 +1,6 @@
-/* plan_build: the working graph, walked once in order, becomes a list of steps. Everything that can fail or choose happens here and
- * in the rows' prepare functions; exec.c only runs the list. The parts: slots for values (here), what rows ask for
- * (kernel.c), where bytes live (memory.c). */
+/* plan_build: the working graph, walked once in order, becomes a list of steps. Everything that can fail or choose
+ * happens here and in the rows' prepare functions; exec.c only runs the list. The parts: slots for values (here), what
+ * rows ask for (kernel.c), where bytes live (memory.c). */
 #include "runtime/plan.h"
 
 #include <string.h>
@@ -61,7 +61,8 @@ static ParamUse *param_use(Plan *plan, int parameter, int gradient, int state)
     return use;
 }
 
-/* Running statistics of any BatchNormalization live in the store, so that training plans and evaluation plans share them. */
+/* Running statistics of any BatchNormalization live in the store, so that training plans and evaluation plans share
+ * them. */
 static bool is_statistic(const Value *value)
 {
     if (value->role == ROLE_STATE)
@@ -172,8 +173,9 @@ static Status check_known(const Plan *plan, Error *err)
         for (int i = 0; i < node->output_count; i++) {
             const Value *value = node->outputs[i];
             if (value != NULL && value->constant == NULL && !type_known(&value->type))
-                return fail(err, STATUS_UNSUPPORTED, "%s: the shape of '%s' depends on data, this graph cannot be planned",
-                            node_text(node), value->name);
+                return fail(err, STATUS_UNSUPPORTED,
+                            "%s: the shape of '%s' depends on data, this graph cannot be planned", node_text(node),
+                            value->name);
         }
     }
     return STATUS_OK;
@@ -203,8 +205,9 @@ static Status prepare_node(Plan *plan, const Node *node, Error *err)
 {
     if (node->op == NULL) {
         const OpDef *any = opset_find_any(plan->working->ops, node->domain, node->op_type);
-        return fail(err, STATUS_UNSUPPORTED, "%s: %s%s%s at opset %d is not an operator this build can run", node_text(node),
-                    node->domain, node->domain[0] == '\0' ? "" : ".", node->op_type, any == NULL ? 0 : node->opset);
+        return fail(err, STATUS_UNSUPPORTED, "%s: %s%s%s at opset %d is not an operator this build can run",
+                    node_text(node), node->domain, node->domain[0] == '\0' ? "" : ".", node->op_type,
+                    any == NULL ? 0 : node->opset);
     }
     PlanContext context = {.plan = plan,
                            .node = node,
@@ -256,7 +259,8 @@ static bool same_layout(Slot *a, Slot *b)
     return slot_md(a) != NULL && slot_md(b) != NULL && dnnl_md_same(a->md, b->md);
 }
 
-/* The gradient's own buffer becomes its place in the store when nothing stands against it; else it is copied or reordered. */
+/* The gradient's own buffer becomes its place in the store when nothing stands against it; else it is copied or
+ * reordered. */
 static void deliver_gradient(Plan *plan, const Value *parameter)
 {
     Slot *slot = plan_primary(plan, parameter->gradient);

@@ -1,8 +1,8 @@
-/* Inside of a Plan, shared by plan.c (order), kernel.c (what rows ask for), memory.c (where bytes live) and exec.c (the loop).
- * Nobody else includes this.
+/* Inside of a Plan, shared by plan.c (order), kernel.c (what rows ask for), memory.c (where bytes live) and exec.c (the
+ * loop). Nobody else includes this.
  *
- * A value may lie in several layouts at once: its Home lists those slots, the producer's first. A storage root is a slot whose
- * `base` is NULL; views and in-place results point at their root and share its bytes and its lifetime. */
+ * A value may lie in several layouts at once: its Home lists those slots, the producer's first. A storage root is a
+ * slot whose `base` is NULL; views and in-place results point at their root and share its bytes and its lifetime. */
 #ifndef REGRAFT_RUNTIME_PLAN_H
 #define REGRAFT_RUNTIME_PLAN_H
 
@@ -47,7 +47,7 @@ struct Plan {
     Home *homes; /* by Value.mark */
     size_t home_count;
     Slot **inputs, **outputs;
-    void *block;      /* everything that lives only during a run */
+    void *block; /* everything that lives only during a run */
     size_t block_bytes;
     void **constants; /* copies and reorders made at planning */
     size_t constant_count, constant_capacity;
@@ -55,8 +55,8 @@ struct Plan {
     size_t scratch_bytes;
     PlanBill bill;
     uint64_t seed, step;
-    float *held;      /* gradients of earlier parts of an accumulated batch */
-    int status;       /* of prepare: kernel_* calls that cannot fail in their signature leave it here */
+    float *held; /* gradients of earlier parts of an accumulated batch */
+    int status;  /* of prepare: kernel_* calls that cannot fail in their signature leave it here */
     Error *err;
     bool placed;
 };
