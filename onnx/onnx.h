@@ -317,6 +317,7 @@ struct Graph {
     Bytes quantization; /* quantization_annotation fields in wire format */
     Extra extra;
     unsigned next_name;
+    Graph *made_before; /* every graph ever made in the model, so that model_free finds their maps */
 };
 
 typedef struct Opset {
@@ -358,6 +359,7 @@ struct Model {
     const char *doc_string;
     Bytes unknown; /* fields our schema does not know, training_info and configuration among them if so */
     Graph *graph;
+    Graph *last_made;
 };
 
 Model *model_new(const OpSet *ops);
