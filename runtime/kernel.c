@@ -518,6 +518,12 @@ Slot *kernel_temporary(PlanContext *context, const_dnnl_md md)
     return slot;
 }
 
+void step_clock(const Step *step, uint64_t *seed, uint64_t *count)
+{
+    *seed = step->plan->seed;
+    *count = step->plan->step;
+}
+
 Status kernel_fail(PlanContext *context, Error *err, const char *format, ...)
 {
     char text[600];

@@ -99,6 +99,8 @@ Status kernel_call(PlanContext *context, dnnl_primitive_desc_t descriptor, const
                    DnnlCall **call, Error *err);
 /* A slot of the kernel's own between its primitives (lives during this step) or across steps (persistent). */
 Slot *kernel_temporary(PlanContext *context, const_dnnl_md md);
+/* For run functions that draw numbers: seed and count of updates of the run in progress. */
+void step_clock(const Step *step, uint64_t *seed, uint64_t *count);
 Status kernel_fail(PlanContext *context, Error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* The shape of a slot's bytes when it is used beside tensors of `full_rank` dims that lie in `layout` (what kernel_follow said):
