@@ -1,0 +1,191 @@
+/* Small steps that gradient rules and expansions take often. See compose.h. */
+#include "runtime/ops/compose.h"
+
+Value *compose_reshape(Builder *b, Value *x, int rank, const int64_t *dims)
+{
+    if (b->status != STATUS_OK || x == NULL)
+        return NULL;
+    bool same = x->type.rank == rank, zero = false;
+    for (int i = 0; i < rank; i++) {
+        same = same && x->type.dims[i] == dims[i];
+        zero = zero || dims[i] == 0;
+    }
+    if (same)
+        return x;
+    Value *inputs[] = {x, build_ints(b, dims, (size_t)rank)};
+    Node *node = build_node(b, "", "Reshape", inputs, 2, 1);
+    if (node != NULL && zero)
+        node_set_int(node, "allowzero", 1);
+    return build_finish(b, node);
+}
+
+Value *compose_like(Builder *b, Value *x, const Value *like)
+{
+    return compose_reshape(b, x, like->type.rank, like->type.dims);
+}
+
+Value *compose_transpose(Builder *b, Value *x, const int64_t *perm)
+{
+    if (b->status != STATUS_OK || x == NULL || perm_is_identity(x->type.rank, perm))
+        return b->status == STATUS_OK ? x : NULL;
+    Node *node = build_node(b, "", "Transpose", &x, 1, 1);
+    if (node != NULL)
+        node_set_ints(node, "perm", perm, (size_t)x->type.rank);
+    return build_finish(b, node);
+}
+
+Value *compose_expand(Builder *b, Value *x, int rank, const int64_t *dims)
+{
+    if (b->status != STATUS_OK || x == NULL)
+        return NULL;
+    bool same = x->type.rank == rank;
+    for (int i = 0; i < rank && same; i++)
+        same = x->type.dims[i] == dims[i];
+    return same ? x : build2(b, "Expand", x, build_ints(b, dims, (size_t)rank));
+}
+
+Value *compose_cast(Builder *b, Value *x, DType dtype)
+{
+    if (b->status != STATUS_OK || x == NULL || x->type.dtype == dtype)
+        return b->status == STATUS_OK ? x : NULL;
+    Node *node = build_node(b, "", "Cast", &x, 1, 1);
+    if (node != NULL)
+        node_set_int(node, "to", (int64_t)dtype);
+    return build_finish(b, node);
+}
+
+Value *compose_scale(Builder *b, Value *x, double factor)
+{
+    if (b->status != STATUS_OK || x == NULL || factor == 1)
+        return b->status == STATUS_OK ? x : NULL;
+    return build2(b, "Mul", x, build_scalar(b, x->type.dtype, factor));
+}
+
+Value *compose_slice(Builder *b, Value *x, int axis, int64_t begin, int64_t end)
+{
+    if (b->status != STATUS_OK || x == NULL || (begin == 0 && end == x->type.dims[axis]))
+        return b->status == STATUS_OK ? x : NULL;
+    int64_t which = axis;
+    Value *inputs[] = {x, build_ints(b, &begin, 1), build_ints(b, &end, 1), build_ints(b, &which, 1)};
+    return build_finish(b, build_node(b, "", "Slice", inputs, 4, 1));
+}
+
+Value *compose_concat(Builder *b, Value *const *parts, int count, int axis)
+{
+    return count == 1 ? parts[0] : compose_axis(b, "", "Concat", parts, count, axis);
+}
+
+Value *compose_reduce(Builder *b, const char *op_type, Value *x, const int64_t *axes, size_t count, bool keepdims)
+{
+    if (b->status != STATUS_OK || x == NULL || count == 0)
+        return b->status == STATUS_OK ? x : NULL;
+    Value *inputs[] = {x, build_ints(b, axes, count)};
+    Node *node = build_node(b, "", op_type, inputs, 2, 1);
+    if (node != NULL)
+        node_set_int(node, "keepdims", keepdims);
+    return build_finish(b, node);
+}
+
+Value *compose_axis(Builder *b, const char *domain, const char *op_type, Value *const *inputs, int count, int axis)
+{
+    Node *node = build_node(b, domain, op_type, inputs, count, 1);
+    if (node != NULL)
+        node_set_int(node, "axis", axis);
+    return build_finish(b, node);
+}
+
+void perm_identity(int rank, int64_t *perm)
+{
+    for (int i = 0; i < rank; i++)
+        perm[i] = i;
+}
+
+bool perm_is_identity(int rank, const int64_t *perm)
+{
+    for (int i = 0; i < rank; i++)
+        if (perm[i] != i)
+            return false;
+    return true;
+}
+
+void perm_invert(int rank, const int64_t *perm, int64_t *inverse)
+{
+    for (int i = 0; i < rank; i++)
+        inverse[perm[i]] = i;
+}
+
+/* ---- eval by expansion -------------------------------------------------------------------------------------- */
+
+static Value *copy_input(Graph *graph, const Node *from, int index, const Array *array)
+{
+    if (array == NULL)
+        return NULL;
+    const Value *original = node_input(from, index);
+    if (original != NULL && value_is_constant(original)) {
+        Tensor *tensor = tensor_from_array(&graph->model->arena, graph_unique_name(graph, "constant"), array);
+        Value *value = graph_add_initializer(graph, tensor);
+        type_set(&value->type, array->dtype, array->rank, array->dims);
+        return value;
+    }
+    Value *value = graph_add_value(graph, NULL);
+    type_set(&value->type, array->dtype, array->rank, array->dims);
+    graph_add_input(graph, value);
+    return value;
+}
+
+static Node *copy_node(Graph *graph, EvalContext *context, const Array **fed, int *fed_count)
+{
+    const Node *from = context->node;
+    Value **inputs = arena_array(&graph->model->arena, Value *, (size_t)context->in_count + 1);
+    for (int i = 0; i < context->in_count; i++) {
+        inputs[i] = copy_input(graph, from, i, eval_input(context, i));
+        if (inputs[i] != NULL && inputs[i]->is_input)
+            fed[(*fed_count)++] = context->in[i];
+    }
+    Node *node = graph_add_node(graph, NULL, from->domain, from->op_type, from->opset, from->name, inputs,
+                                context->in_count, from->output_count);
+    node_copy_attrs(node, from);
+    for (int i = 0; i < from->output_count; i++) {
+        if (from->outputs[i] == NULL)
+            node_set_output(node, i, NULL);
+        else
+            graph_add_output(graph, node->outputs[i]);
+    }
+    return node;
+}
+
+static Status run_expanded(Graph *graph, EvalContext *context, Error *err)
+{
+    const Array **fed = arena_array(context->arena, const Array *, (size_t)context->in_count + 1);
+    Array **results = arena_array(context->arena, Array *, (size_t)context->out_count + 1);
+    int fed_count = 0, result = 0;
+    Node *node = copy_node(graph, context, fed, &fed_count);
+    TRY(node_infer(node, err));
+    Builder b = builder_at(graph, node, node->op_type, err);
+    TRY(node->op->expand(node, &b, err));
+    node_remove(node);
+    TRY(context->run_graph(context, graph, fed, fed_count, results, (int)graph->output_count, err));
+    for (int i = 0; i < context->node->output_count; i++) {
+        Array *out = NULL;
+        if (context->node->outputs[i] == NULL)
+            continue;
+        const Array *from = results[result++];
+        TRY(eval_output_like(context, i, from, &out, err));
+        memcpy(out->data, from->data, (size_t)from->count * dtype_size(from->dtype));
+    }
+    return STATUS_OK;
+}
+
+Status eval_expanded(EvalContext *context, Error *err)
+{
+    if (context->run_graph == NULL)
+        return eval_fail(context, err, "is a composite and needs the interpreter");
+    const Model *from = context->node->graph->model;
+    Model *model = model_new(from->ops);
+    model_set_opset(model, "", OPSET_NEWEST);
+    Graph *graph = graph_new(model, "expanded", NULL);
+    model->graph = graph;
+    Status status = run_expanded(graph, context, err);
+    model_free(model);
+    return status;
+}

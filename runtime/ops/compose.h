@@ -1,0 +1,29 @@
+/* Small steps that gradient rules and expansions take often, on top of the builder of onnx/op.h. All of them return
+ * NULL once the builder has failed, and `x` itself where there is nothing to do. */
+#ifndef REGRAFT_RUNTIME_COMPOSE_H
+#define REGRAFT_RUNTIME_COMPOSE_H
+
+#include "onnx/op.h"
+
+Value *compose_reshape(Builder *b, Value *x, int rank, const int64_t *dims);
+Value *compose_like(Builder *b, Value *x, const Value *like);        /* reshaped to the shape of `like` */
+Value *compose_transpose(Builder *b, Value *x, const int64_t *perm); /* perm has x's rank */
+Value *compose_expand(Builder *b, Value *x, int rank, const int64_t *dims);
+Value *compose_cast(Builder *b, Value *x, DType dtype);
+Value *compose_scale(Builder *b, Value *x, double factor); /* x * factor */
+Value *compose_slice(Builder *b, Value *x, int axis, int64_t begin, int64_t end);
+Value *compose_concat(Builder *b, Value *const *parts, int count, int axis);
+/* A Reduce* operator with constant axes. No axes: `x` as it is. */
+Value *compose_reduce(Builder *b, const char *op_type, Value *x, const int64_t *axes, size_t count, bool keepdims);
+/* One output, one integer attribute (axis); in `domain`. Trailing inputs may be NULL. */
+Value *compose_axis(Builder *b, const char *domain, const char *op_type, Value *const *inputs, int count, int axis);
+
+/* The eval of a row that only knows how to expand: expands a copy of the node in a graph of its own and lets the
+ * interpreter run that. Fails where no interpreter stands behind the context (folding). */
+Status eval_expanded(EvalContext *context, Error *err);
+
+void perm_identity(int rank, int64_t *perm);
+bool perm_is_identity(int rank, const int64_t *perm);
+void perm_invert(int rank, const int64_t *perm, int64_t *inverse);
+
+#endif

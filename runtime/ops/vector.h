@@ -1,0 +1,76 @@
+/* Loops that the compiler turns into vector instructions, compiled once per instruction set and chosen by the loader.
+ * Mark the function that holds the loop VECTOR_CLONES; helpers it calls are VECTOR_INLINE. Floating-point contraction
+ * is off in the whole build, so elementwise results have the same bits on every instruction set. */
+#ifndef REGRAFT_RUNTIME_VECTOR_H
+#define REGRAFT_RUNTIME_VECTOR_H
+
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
+#define VECTOR_CLONES __attribute__((target_clones("arch=skylake-avx512", "arch=haswell", "default")))
+#else
+#define VECTOR_CLONES
+#endif
+#define VECTOR_INLINE static inline __attribute__((always_inline))
+
+VECTOR_INLINE float vector_from_bits(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+/* e^x within 2 ulp; 0 below -87.3, infinity above 88.7, NaN stays NaN.
+ * x = n ln2 + r with |r| <= ln2/2; e^r by its polynomial (coefficients of Cephes' expf), times 2^n through the exponent
+ * bits. */
+VECTOR_INLINE float vector_exp(float x)
+{
+    const float magic = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
+    float clamped = x > 88.72283F ? 88.72283F : x;
+    clamped = clamped < -87.33654F ? -87.33654F : clamped;
+    float shifted = clamped * 1.44269504F + magic;
+    float n = shifted - magic;
+    float r = clamped - n * 0.693359375F + n * 2.12194440e-4F;
+    float p = 1.9875691500e-4F;
+    p = p * r + 1.3981999507e-3F;
+    p = p * r + 8.3334519073e-3F;
+    p = p * r + 4.1665795894e-2F;
+    p = p * r + 1.6666665459e-1F;
+    p = p * r + 5.0000001201e-1F;
+    p = p * r * r + r + 1.0F;
+    int32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    /* 2^n in two factors: n may be 128 */
+    int32_t whole = bits - 0x4B400000, half = whole >> 1;
+    float y =
+        p * vector_from_bits((uint32_t)(half + 127) << 23) * vector_from_bits((uint32_t)(whole - half + 127) << 23);
+    y = x > 88.72283F ? __builtin_inff() : y;
+    y = x < -87.33654F ? 0.0F : y;
+    return x != x ? x : y;
+}
+
+/* tanh x within 3 ulp: (1 - e^-2|x|) / (1 + e^-2|x|), and its odd polynomial (Cephes' tanhf) near 0 where that cancels.
+ */
+VECTOR_INLINE float vector_tanh(float x)
+{
+    float a = x < 0 ? -x : x;
+    float e = vector_exp(-2.0F * a);
+    float far = (1.0F - e) / (1.0F + e);
+    far = x < 0 ? -far : far;
+    float s = x * x;
+    float p = -5.70498872745e-3F;
+    p = p * s + 2.06390887954e-2F;
+    p = p * s - 5.37397155531e-2F;
+    p = p * s + 1.33314422036e-1F;
+    p = p * s - 3.33332819422e-1F;
+    float near = p * s * x + x;
+    return a < 0.625F ? near : far;
+}
+
+VECTOR_INLINE float vector_sigmoid(float x)
+{
+    return 1.0F / (1.0F + vector_exp(-x));
+}
+
+#endif
