@@ -2,26 +2,19 @@
  */
 #include "runtime/ops/product.h"
 
+#include "runtime/ops/ops.h"
+
 /* An operand as the product sees it: dims and strides after its permutation, at least a matrix. */
 typedef struct View {
     int rank;
     int64_t dims[RANK_MAX + 1], strides[RANK_MAX + 1];
 } View;
 
-static void row_major(int rank, const int64_t *dims, int64_t *strides)
-{
-    int64_t step = 1;
-    for (int i = rank - 1; i >= 0; i--) {
-        strides[i] = step;
-        step *= dims[i];
-    }
-}
-
 static View view_of(const Type *type, const int64_t *perm, bool row_vector)
 {
     View v = {.rank = type->rank};
     int64_t strides[RANK_MAX];
-    row_major(type->rank, type->dims, strides);
+    strides_dense(type->rank, type->dims, strides);
     for (int i = 0; i < v.rank; i++) {
         int from = perm != NULL ? (int)perm[i] : i;
         v.dims[i] = type->dims[from];
@@ -63,7 +56,7 @@ static void store_result(Product *p, const Type *a, const Type *b, const int64_t
     p->y_rank = rank;
     for (int i = 0; i < rank; i++)
         p->y_dims[i] = dims[perm_y != NULL ? perm_y[i] : i];
-    row_major(rank, p->y_dims, strides);
+    strides_dense(rank, p->y_dims, strides);
     for (int i = 0; i < rank; i++) {
         int at = perm_y != NULL ? (int)perm_y[i] : i;
         int64_t *stride = at == m_at ? &p->y_m : at == n_at ? &p->y_n : &p->y_batch[at];
