@@ -71,6 +71,8 @@ typedef struct ParamInfo {
     bool trainable;       /* what freeze and --train decide */
     int tied_to;          /* index of the parameter it is an exact transposed copy of, or -1 */
     bool untied;          /* value-equal sharing between unrelated consumers was undone (hazards 1, 41) */
+    const Use *uses;      /* untied: the document's inputs that mean this parameter, so that writing back can give it */
+    size_t use_count;     /* an initializer of its own */
 } ParamInfo;
 
 typedef struct ParamList {
