@@ -518,6 +518,18 @@ Slot *kernel_temporary(PlanContext *context, const_dnnl_md md)
     return slot;
 }
 
+Slot *kernel_view(PlanContext *context, Slot *slot, const_dnnl_md md)
+{
+    Slot *view = plan_slot(context->plan, NULL, slot->dtype, slot->rank, slot->dims);
+    slot_set_layout(context->plan, view, LAYOUT_OPAQUE, md);
+    return share_bytes(view, slot);
+}
+
+Status kernel_eval(PlanContext *context, Error *err)
+{
+    return plan_prepare_eval(context, err);
+}
+
 void step_clock(const Step *step, uint64_t *seed, uint64_t *count)
 {
     *seed = step->plan->seed;
