@@ -5,10 +5,10 @@
 #include "onnx/op.h"
 #include "runtime/kernel.h"
 
-extern const OpDef ops_activation[], ops_arith[], ops_attention[], ops_cast[], ops_control[], ops_conv[], ops_dropout[],
-    ops_generate[], ops_index[], ops_join[], ops_logic[], ops_math[], ops_matmul[], ops_norm[], ops_pool[],
-    ops_recurrent[], ops_reduce[], ops_resize[], ops_sequence[], ops_shape[], ops_signal[], ops_softmax[],
-    ops_transpose[];
+extern const OpDef ops_activation[], ops_arith[], ops_attention[], ops_cast[], ops_control[], ops_conv[],
+    ops_conv_integer[], ops_dropout[], ops_generate[], ops_index[], ops_join[], ops_logic[], ops_math[], ops_matmul[],
+    ops_norm[], ops_pool[], ops_recurrent[], ops_reduce[], ops_resize[], ops_sequence[], ops_shape[], ops_signal[],
+    ops_softmax[], ops_transpose[];
 
 /* ---- common.c: what rows of several families share ------------------------------------------------------- */
 

@@ -1,0 +1,175 @@
+/* Channel tensors in their three layouts: descriptors, and the two loops that biases need. */
+#include "runtime/ops/channel.h"
+
+#include <string.h>
+
+#include "runtime/ops/vector.h"
+
+enum { LANES = 16 }; /* channels that a loop over channels keeps in registers; at least the block */
+
+bool channel_fits(const PlanContext *context, const Type *type)
+{
+    return !context->plain_only && context->family != LAYOUT_PLAIN && type->dtype == DTYPE_F32 && type->rank >= 3 &&
+           type->rank <= 5 && type_count(type) > 0;
+}
+
+Status channel_md(PlanContext *context, Layout layout, int rank, const int64_t *dims, dnnl_md *md, Error *err)
+{
+    static const dnnl_format_tag_t by16[] = {dnnl_nCw16c, dnnl_nChw16c, dnnl_nCdhw16c};
+    static const dnnl_format_tag_t by8[] = {dnnl_nCw8c, dnnl_nChw8c, dnnl_nCdhw8c};
+    static const dnnl_format_tag_t last[] = {dnnl_nwc, dnnl_nhwc, dnnl_ndhwc};
+    static const dnnl_format_tag_t plain[] = {dnnl_ncw, dnnl_nchw, dnnl_ncdhw};
+    const dnnl_format_tag_t *tags = layout == LAYOUT_PLAIN  ? plain
+                                    : layout == LAYOUT_NHWC ? last
+                                    : context->block == 8   ? by8
+                                                            : by16;
+    return dnnl_md_tag(md, DTYPE_F32, rank, dims, tags[rank - 3], err);
+}
+
+ChannelView channel_view(const PlanContext *context, const Slot *slot)
+{
+    ChannelView view = {.layout = slot->layout, .batch = slot->dims[0], .channels = slot->dims[1]};
+    view.block = slot->layout == LAYOUT_BLOCKED ? context->block : 1;
+    view.blocks = (view.channels + view.block - 1) / view.block;
+    view.spatial = dims_count(slot->rank - 2, slot->dims + 2);
+    return view;
+}
+
+/* ---- sum ------------------------------------------------------------------------------------------------------ */
+
+typedef struct Job {
+    const ChannelView *view;
+    const float *from;
+    float *to;
+} Job;
+
+/* Rows of at most LANES channels that lie `stride` floats apart, added up in float and handed over in double. */
+VECTOR_INLINE void sum_rows(const float *rows, int64_t count, int64_t stride, int64_t lanes, double *total)
+{
+    enum { RUN = 512 }; /* rows added in float before the sum moves into a double */
+    for (int64_t begin = 0; begin < count; begin += RUN) {
+        int64_t end = begin + RUN < count ? begin + RUN : count;
+        float sum[LANES] = {0};
+        for (int64_t r = begin; r < end; r++) {
+            const float *row = rows + r * stride;
+            for (int64_t i = 0; i < lanes; i++)
+                sum[i] += row[i];
+        }
+        for (int64_t i = 0; i < lanes; i++)
+            total[i] += (double)sum[i];
+    }
+}
+
+VECTOR_INLINE double sum_run(const float *from, int64_t count)
+{
+    enum { RUN = 4096 };
+    double total = 0;
+    for (int64_t begin = 0; begin < count; begin += RUN) {
+        int64_t end = begin + RUN < count ? begin + RUN : count;
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = begin; i < end; i++)
+            sum += from[i];
+        total += (double)sum;
+    }
+    return total;
+}
+
+VECTOR_CLONES
+static void sum_plain(int64_t first, int64_t last, void *context) /* over [C] */
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    for (int64_t c = first; c < last; c++) {
+        double total = 0;
+        for (int64_t n = 0; n < v->batch; n++)
+            total += sum_run(job->from + (n * v->channels + c) * v->spatial, v->spatial);
+        job->to[c] = (float)total;
+    }
+}
+
+/* Over groups of LANES channels (NHWC) or blocks (BLOCKED). */
+VECTOR_CLONES
+static void sum_lanes(int64_t first, int64_t last, void *context)
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    bool blocked = v->layout == LAYOUT_BLOCKED;
+    int64_t width = blocked ? v->block : LANES;
+    for (int64_t g = first; g < last; g++) {
+        double total[LANES] = {0};
+        int64_t lanes = v->channels - g * width < width ? v->channels - g * width : width;
+        if (blocked)
+            for (int64_t n = 0; n < v->batch; n++)
+                sum_rows(job->from + (n * v->blocks + g) * v->spatial * v->block, v->spatial, v->block, v->block,
+                         total);
+        else
+            sum_rows(job->from + g * width, v->batch * v->spatial, v->channels, lanes, total);
+        for (int64_t i = 0; i < lanes; i++)
+            job->to[g * width + i] = (float)total[i];
+    }
+}
+
+void channel_view_sum(const ChannelView *view, const float *y, float *sum)
+{
+    Job job = {view, y, sum};
+    if (view->layout == LAYOUT_PLAIN)
+        parallel_for(view->channels, 1, sum_plain, &job);
+    else
+        parallel_for(view->layout == LAYOUT_BLOCKED ? view->blocks : (view->channels + LANES - 1) / LANES, 1, sum_lanes,
+                     &job);
+}
+
+/* ---- add ------------------------------------------------------------------------------------------------------- */
+
+VECTOR_CLONES
+static void add_plain(int64_t first, int64_t last, void *context) /* over [N, C] */
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    for (int64_t nc = first; nc < last; nc++) {
+        float *y = job->to + nc * v->spatial;
+        const float bias = job->from[nc % v->channels];
+        for (int64_t i = 0; i < v->spatial; i++)
+            y[i] += bias;
+    }
+}
+
+VECTOR_CLONES
+static void add_blocked(int64_t first, int64_t last, void *context) /* over [N, C/b] */
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    for (int64_t nb = first; nb < last; nb++) {
+        float bias[LANES] = {0};
+        int64_t channel = nb % v->blocks * v->block;
+        for (int64_t i = 0; i < v->block && channel + i < v->channels; i++)
+            bias[i] = job->from[channel + i];
+        for (int64_t s = 0; s < v->spatial; s++) {
+            float *y = job->to + (nb * v->spatial + s) * v->block;
+            for (int64_t i = 0; i < v->block; i++)
+                y[i] += bias[i];
+        }
+    }
+}
+
+VECTOR_CLONES
+static void add_nhwc(int64_t first, int64_t last, void *context) /* over [N, S] */
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    for (int64_t r = first; r < last; r++)
+        for (int64_t c = 0; c < v->channels; c++)
+            job->to[r * v->channels + c] += job->from[c];
+}
+
+void channel_view_add(const ChannelView *view, const float *bias, float *y)
+{
+    Job job = {view, bias, y};
+    if (view->layout == LAYOUT_PLAIN)
+        parallel_for(view->batch * view->channels, 1, add_plain, &job);
+    else if (view->layout == LAYOUT_BLOCKED)
+        parallel_for(view->batch * view->blocks, 1, add_blocked, &job);
+    else
+        parallel_for(view->batch * view->spatial, 64, add_nhwc, &job);
+}

@@ -1,0 +1,385 @@
+/* Convolutions planned on oneDNN.
+ *
+ * Layouts first: the plan's family, then channels last, then plain; the first whose implementation is generated code
+ * wins, a reference implementation only when nothing else exists. The first convolution of a net (at most four
+ * channels) reads its image plain. Backward primitives get the forward's activation layouts and choose only their
+ * weights': what the library would choose itself there costs hidden reorders. A parameter's home is the forward's
+ * weight layout. ConvTranspose is a convolution's backward-data primitive with its own bias loop. */
+#include "runtime/ops/conv.h"
+
+#include <string.h>
+
+#include "runtime/ops/channel.h"
+
+typedef enum Direction { DIRECTION_FORWARD, DIRECTION_INPUT, DIRECTION_WEIGHTS } Direction;
+
+/* What one attempt needs and yields. */
+typedef struct Attempt {
+    PlanContext *context;
+    const ConvShape *shape;
+    Direction direction;
+    bool bias; /* forward: a bias is added; weights: its gradient is wanted */
+    dnnl_prop_kind_t kind;
+    const_dnnl_primitive_attr_t attr;
+    Layout x, y;
+    dnnl_primitive_desc_t descriptor;
+} Attempt;
+
+typedef struct Descriptors {
+    dnnl_md x, y, w, bias;
+    dnnl_dims_t stride, dilation, begin, end;
+} Descriptors;
+
+static void descriptors_release(Descriptors *d)
+{
+    dnnl_md mds[] = {d->x, d->y, d->w, d->bias};
+    for (int i = 0; i < 4; i++)
+        if (mds[i] != NULL)
+            dnnl_memory_desc_destroy(mds[i]);
+}
+
+static Status descriptors_make(const Attempt *attempt, Descriptors *d, Error *err)
+{
+    const ConvShape *shape = attempt->shape;
+    const Window *window = &shape->window;
+    int64_t x[RANK_MAX], y[RANK_MAX], w[RANK_MAX], grouped[RANK_MAX];
+    int rank = window->rank + 2;
+    memset(d, 0, sizeof *d);
+    conv_shape_x(shape, x);
+    conv_shape_y(shape, y);
+    conv_shape_w(shape, w);
+    grouped[0] = shape->groups;
+    grouped[1] = w[0] / shape->groups;
+    memcpy(grouped + 2, w + 1, (size_t)(rank - 1) * sizeof w[0]);
+    TRY(channel_md(attempt->context, attempt->x, rank, x, &d->x, err));
+    TRY(channel_md(attempt->context, attempt->y, rank, y, &d->y, err));
+    if (shape->groups > 1)
+        TRY(dnnl_md_tag(&d->w, DTYPE_F32, rank + 1, grouped, dnnl_format_tag_any, err));
+    else
+        TRY(dnnl_md_tag(&d->w, DTYPE_F32, rank, w, dnnl_format_tag_any, err));
+    if (attempt->bias)
+        TRY(dnnl_md_plain(&d->bias, DTYPE_F32, 1, &shape->out_channels, err));
+    for (int i = 0; i < window->rank; i++) {
+        d->stride[i] = window->stride[i];
+        d->dilation[i] = window->dilation[i] - 1;
+        d->begin[i] = window->begin[i]; /* the end as the last window reaches it, often less than the file's */
+        d->end[i] = (window->out[i] - 1) * window->stride[i] + window_extent(window, i) - window->in[i] - d->begin[i];
+    }
+    return STATUS_OK;
+}
+
+/* Creates the attempt's primitive descriptor; NULL when the library has none for these layouts. */
+static void describe(Attempt *attempt, const Descriptors *d)
+{
+    dnnl_engine_t engine = attempt->context->dnnl->engine;
+    const_dnnl_primitive_attr_t user = attempt->context->dnnl->user_scratchpad;
+    dnnl_primitive_desc_t forward = NULL;
+    dnnl_status_t status = dnnl_convolution_forward_primitive_desc_create(
+        &forward, engine, attempt->kind, dnnl_convolution_direct, d->x, d->w,
+        attempt->direction == DIRECTION_FORWARD ? d->bias : NULL, d->y, d->stride, d->dilation, d->begin, d->end,
+        attempt->direction == DIRECTION_FORWARD ? attempt->attr : user);
+    attempt->descriptor = NULL;
+    if (status != dnnl_success)
+        return;
+    if (attempt->direction == DIRECTION_FORWARD) {
+        attempt->descriptor = forward;
+        return;
+    }
+    if (attempt->direction == DIRECTION_INPUT)
+        status = dnnl_convolution_backward_data_primitive_desc_create(
+            &attempt->descriptor, engine, dnnl_convolution_direct, d->x, d->w, d->y, d->stride, d->dilation, d->begin,
+            d->end, forward, user);
+    else
+        status = dnnl_convolution_backward_weights_primitive_desc_create(
+            &attempt->descriptor, engine, dnnl_convolution_direct, d->x, d->w, d->bias, d->y, d->stride, d->dilation,
+            d->begin, d->end, forward, user);
+    dnnl_primitive_desc_destroy(forward);
+    if (status != dnnl_success)
+        attempt->descriptor = NULL;
+}
+
+/* 0: generated code; 1: through matrix products; 2: a reference. */
+static int grade(dnnl_primitive_desc_t descriptor)
+{
+    if (dnnl_is_reference(descriptor))
+        return 2;
+    return strstr(dnnl_implementation(descriptor), "gemm") != NULL ? 1 : 0;
+}
+
+/* Tries the layouts in order of preference and keeps the best grade; descriptor NULL: the library cannot do it. */
+static Status choose(Attempt *attempt, Error *err)
+{
+    Layout family = attempt->context->family;
+    bool image = attempt->shape->in_channels <= 4 && attempt->shape->groups == 1;
+    const Layout order[][2] = {{image ? LAYOUT_PLAIN : family, family},
+                               {family, family},
+                               {LAYOUT_NHWC, LAYOUT_NHWC},
+                               {LAYOUT_PLAIN, LAYOUT_PLAIN}};
+    Attempt best = *attempt;
+    int best_grade = 3;
+    for (int i = 0; i < 4 && best_grade > 0; i++) {
+        Descriptors d;
+        attempt->x = order[i][0];
+        attempt->y = order[i][1];
+        Status status = descriptors_make(attempt, &d, err);
+        if (status == STATUS_OK)
+            describe(attempt, &d);
+        descriptors_release(&d);
+        TRY(status);
+        int found = attempt->descriptor == NULL ? 3 : grade(attempt->descriptor);
+        dnnl_primitive_desc_t worse = found < best_grade ? best.descriptor : attempt->descriptor;
+        if (found < best_grade) {
+            best = *attempt;
+            best_grade = found;
+        }
+        if (worse != NULL)
+            dnnl_primitive_desc_destroy(worse);
+    }
+    *attempt = best;
+    return STATUS_OK;
+}
+
+static Status attempt_make(PlanContext *context, ConvShape *shape, Direction direction, bool bias, Attempt *attempt,
+                           Error *err)
+{
+    TRY(conv_shape_of(context->node, shape, err));
+    *attempt = (Attempt){.context = context,
+                         .shape = shape,
+                         .direction = direction,
+                         .bias = bias,
+                         .kind = context->training ? dnnl_forward_training : dnnl_forward_inference,
+                         .attr = context->dnnl->user_scratchpad};
+    if (direction != DIRECTION_FORWARD)
+        attempt->kind = dnnl_forward_training;
+    return STATUS_OK;
+}
+
+/* Shapes that the library takes: 1 to 3 spatial dims, nothing empty, left padding not negative. */
+static bool fits(const PlanContext *context)
+{
+    for (int i = 0; i < 2; i++)
+        if (!channel_fits(context, &context->node->inputs[i]->type) && context->node->inputs[i]->type.rank >= 3)
+            return false;
+    return channel_fits(context, &context->node->inputs[0]->type) &&
+           channel_fits(context, &context->node->outputs[0]->type);
+}
+
+/* ---- forward ---------------------------------------------------------------------------------------------------- */
+
+Status conv_prepare(PlanContext *context, Error *err)
+{
+    ConvShape shape;
+    Attempt attempt;
+    bool bias = node_input(context->node, 2) != NULL;
+    if (!fits(context))
+        return kernel_eval(context, err);
+    TRY(attempt_make(context, &shape, DIRECTION_FORWARD, bias, &attempt, err));
+    TRY(choose(&attempt, err));
+    if (attempt.descriptor == NULL)
+        return kernel_eval(context, err);
+    DnnlArg args[4] = {
+        {DNNL_ARG_SRC, kernel_input(context, 0, attempt.x)},
+        {DNNL_ARG_WEIGHTS, kernel_weight(context, 1, dnnl_query_md(attempt.descriptor, dnnl_query_weights_md, 0))},
+        {DNNL_ARG_DST, kernel_output(context, 0, attempt.y)},
+        {DNNL_ARG_BIAS, kernel_input(context, 2, LAYOUT_PLAIN)}};
+    return kernel_primitive(context, attempt.descriptor, args, bias ? 4 : 3, err);
+}
+
+/* ---- forward, fused with an activation and a residual ------------------------------------------------------------ */
+
+static dnnl_status_t append_activation(dnnl_post_ops_t ops, const Node *node)
+{
+    const char *name = node_string(node, "activation", "");
+    float alpha = node_float(node, "alpha", 0), beta = node_float(node, "beta", 0);
+    if (name[0] == '\0')
+        return dnnl_success;
+    if (strcmp(name, "Relu") == 0)
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, 0.0f, 0.0f);
+    if (strcmp(name, "LeakyRelu") == 0)
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_relu, alpha, 0.0f);
+    if (strcmp(name, "Clip") == 0)
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_clip, alpha, beta);
+    if (strcmp(name, "Sigmoid") == 0)
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_logistic, 0.0f, 0.0f);
+    if (strcmp(name, "Tanh") == 0)
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_tanh, 0.0f, 0.0f);
+    if (strcmp(name, "HardSwish") == 0)
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_hardswish, 1.0f / 6.0f, 0.5f);
+    if (strcmp(name, "Swish") == 0)
+        return dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_swish, 1.0f, 0.0f);
+    if (strcmp(name, "HardSigmoid") != 0)
+        return dnnl_unimplemented;
+    dnnl_status_t status = dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, alpha, beta);
+    return status == dnnl_success ? dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_clip, 0.0f, 1.0f) : status;
+}
+
+static Status fused_attributes(PlanContext *context, bool residual, dnnl_primitive_attr_t *attr, Error *err)
+{
+    dnnl_post_ops_t ops = NULL;
+    Status status = STATUS_OK;
+    *attr = NULL;
+    TRY_DONE(dnnl_fail(err, dnnl_post_ops_create(&ops), "post-ops"));
+    if (residual)
+        TRY_DONE(dnnl_fail(err, dnnl_post_ops_append_sum(ops, 1.0f, 0, dnnl_data_type_undef), "a sum post-op"));
+    TRY_DONE(dnnl_fail(err, append_activation(ops, context->node), "an activation post-op"));
+    TRY_DONE(dnnl_fail(err, dnnl_primitive_attr_clone(attr, context->dnnl->user_scratchpad), "attributes"));
+    TRY_DONE(dnnl_fail(err, dnnl_primitive_attr_set_post_ops(*attr, ops), "post-ops"));
+done:
+    if (ops != NULL)
+        dnnl_post_ops_destroy(ops);
+    return status;
+}
+
+typedef struct CallState {
+    DnnlEngine *dnnl;
+    DnnlCall *call;
+    ChannelView view;
+} CallState;
+
+/* The library adds to what lies in the destination: the residual, moved there unless it is already. */
+static Status run_fused_sum(Step *step, Error *err)
+{
+    const CallState *state = step->state;
+    const Slot *residual = step->in[3], *y = step->out[0];
+    if (residual->data != y->data)
+        memcpy(y->data, residual->data, y->bytes);
+    return dnnl_call_run(state->dnnl, state->call, err);
+}
+
+Status fused_conv_prepare(PlanContext *context, Error *err)
+{
+    ConvShape shape;
+    Attempt attempt;
+    dnnl_primitive_attr_t attr;
+    bool bias = node_input(context->node, 2) != NULL, residual = node_input(context->node, 3) != NULL;
+    if (!fits(context))
+        return kernel_eval(context, err);
+    TRY(attempt_make(context, &shape, DIRECTION_FORWARD, bias, &attempt, err));
+    Status status = fused_attributes(context, residual, &attr, err);
+    attempt.attr = attr;
+    attempt.kind = dnnl_forward_inference;
+    if (status == STATUS_OK)
+        status = choose(&attempt, err);
+    if (attr != NULL)
+        dnnl_primitive_attr_destroy(attr);
+    TRY(status);
+    if (attempt.descriptor == NULL)
+        return kernel_eval(context, err);
+    const_dnnl_md weights = dnnl_query_md(attempt.descriptor, dnnl_query_weights_md, 0);
+    Slot *y = residual ? kernel_output_in_place(context, 0, 3, attempt.y) : kernel_output(context, 0, attempt.y);
+    DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_input(context, 0, attempt.x)},
+                       {DNNL_ARG_WEIGHTS, kernel_weight(context, 1, weights)},
+                       {DNNL_ARG_DST, y},
+                       {DNNL_ARG_BIAS, kernel_input(context, 2, LAYOUT_PLAIN)}};
+    if (!residual)
+        return kernel_primitive(context, attempt.descriptor, args, bias ? 4 : 3, err);
+    CallState *state = kernel_state(context, sizeof *state);
+    state->dnnl = context->dnnl;
+    TRY(kernel_call(context, attempt.descriptor, args, bias ? 4 : 3, &state->call, err));
+    kernel_run(context, run_fused_sum, state->call->implementation);
+    return STATUS_OK;
+}
+
+/* ---- backward through the input, and ConvTranspose -----------------------------------------------------------------
+ */
+
+/* The arguments of a backward-data primitive: input 0 is the gradient of y, output 0 that of x. */
+static void input_args(PlanContext *context, const Attempt *attempt, DnnlArg args[3])
+{
+    const_dnnl_md weights = dnnl_query_md(attempt->descriptor, dnnl_query_weights_md, 0);
+    args[0] = (DnnlArg){DNNL_ARG_DIFF_DST, kernel_input(context, 0, attempt->y)};
+    args[1] = (DnnlArg){DNNL_ARG_WEIGHTS, kernel_weight(context, 1, weights)};
+    args[2] = (DnnlArg){DNNL_ARG_DIFF_SRC, kernel_output(context, 0, attempt->x)};
+}
+
+Status conv_grad_input_prepare(PlanContext *context, Error *err)
+{
+    ConvShape shape;
+    Attempt attempt;
+    DnnlArg args[3];
+    if (!fits(context))
+        return kernel_eval(context, err);
+    TRY(attempt_make(context, &shape, DIRECTION_INPUT, false, &attempt, err));
+    TRY(choose(&attempt, err));
+    if (attempt.descriptor == NULL)
+        return kernel_eval(context, err);
+    input_args(context, &attempt, args);
+    return kernel_primitive(context, attempt.descriptor, args, 3, err);
+}
+
+static Status run_with_bias(Step *step, Error *err)
+{
+    const CallState *state = step->state;
+    TRY(dnnl_call_run(state->dnnl, state->call, err));
+    channel_view_add(&state->view, step->in[2]->data, step->out[0]->data);
+    return STATUS_OK;
+}
+
+Status conv_transpose_prepare(PlanContext *context, Error *err)
+{
+    ConvShape shape;
+    Attempt attempt;
+    DnnlArg args[3];
+    if (!fits(context))
+        return kernel_eval(context, err);
+    TRY(attempt_make(context, &shape, DIRECTION_INPUT, false, &attempt, err));
+    TRY(choose(&attempt, err));
+    if (attempt.descriptor == NULL)
+        return kernel_eval(context, err);
+    input_args(context, &attempt, args);
+    if (kernel_input(context, 2, LAYOUT_PLAIN) == NULL)
+        return kernel_primitive(context, attempt.descriptor, args, 3, err);
+    CallState *state = kernel_state(context, sizeof *state);
+    state->dnnl = context->dnnl;
+    state->view = channel_view(context, args[2].slot);
+    TRY(kernel_call(context, attempt.descriptor, args, 3, &state->call, err));
+    kernel_run(context, run_with_bias, state->call->implementation);
+    return STATUS_OK;
+}
+
+/* ---- backward into weights and bias --------------------------------------------------------------------------------
+ */
+
+Status conv_grad_weight_prepare(PlanContext *context, Error *err)
+{
+    ConvShape shape;
+    Attempt attempt;
+    bool bias = node_output(context->node, 1) != NULL;
+    if (!fits(context))
+        return kernel_eval(context, err);
+    TRY(attempt_make(context, &shape, DIRECTION_WEIGHTS, bias, &attempt, err));
+    TRY(choose(&attempt, err));
+    if (attempt.descriptor == NULL)
+        return kernel_eval(context, err);
+    const_dnnl_md weights = dnnl_query_md(attempt.descriptor, dnnl_query_diff_weights_md, 0);
+    DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_input(context, 0, attempt.x)},
+                       {DNNL_ARG_DIFF_DST, kernel_input(context, 1, attempt.y)},
+                       {DNNL_ARG_DIFF_WEIGHTS, kernel_output_md(context, 0, weights)}};
+    if (bias)
+        args[3] = (DnnlArg){DNNL_ARG_DIFF_BIAS, kernel_output(context, 1, LAYOUT_PLAIN)};
+    return kernel_primitive(context, attempt.descriptor, args, bias ? 4 : 3, err);
+}
+
+/* ---- gradient of a bias alone
+ * ---------------------------------------------------------------------------------------- */
+
+static Status run_channel_sum(Step *step, Error *err)
+{
+    (void)err;
+    channel_view_sum(step->state, step->in[0]->data, step->out[0]->data);
+    return STATUS_OK;
+}
+
+Status channel_sum_prepare(PlanContext *context, Error *err)
+{
+    if (!channel_fits(context, &context->node->inputs[0]->type))
+        return kernel_eval(context, err);
+    Slot *y = kernel_input_any(context, 0);
+    if (y->layout == LAYOUT_OPAQUE)
+        y = kernel_input(context, 0, LAYOUT_PLAIN);
+    ChannelView *view = kernel_state(context, sizeof *view);
+    *view = channel_view(context, y);
+    kernel_output(context, 0, LAYOUT_PLAIN);
+    kernel_run(context, run_channel_sum, "own");
+    return STATUS_OK;
+}
