@@ -1,6 +1,6 @@
 /* Element types: names, sizes, and conversion between f32 and the narrow floats.
  *
- * The 8- and 4-bit floats differ in widths, bias and in what their top codes mean; one row a format (Format) describes
+ * The 8-, 6- and 4-bit floats differ in widths, bias and in what their top codes mean; one row a format (Format) describes
  * them and two short functions serve all. E8M0 has neither sign nor mantissa and is handled apart. */
 #include "onnx/onnx.h"
 
@@ -38,6 +38,8 @@ static const TypeRow rows[DTYPE_COUNT] = {
     [DTYPE_F8E8M0] = {"float8e8m0", NULL, NULL, 8},
     [DTYPE_U2] = {"uint2", NULL, "u2", 2},
     [DTYPE_I2] = {"int2", NULL, "i2", 2},
+    [DTYPE_F6E2M3] = {"float6e2m3", NULL, NULL, 6},
+    [DTYPE_F6E3M2] = {"float6e3m2", NULL, NULL, 6},
 };
 
 static const TypeRow *row_of(DType dtype)
@@ -90,6 +92,8 @@ bool dtype_is_float(DType dtype)
     case DTYPE_F8E5M2:
     case DTYPE_F8E5M2FNUZ:
     case DTYPE_F4E2M1:
+    case DTYPE_F6E2M3:
+    case DTYPE_F6E3M2:
     case DTYPE_F8E8M0:
         return true;
     default:
@@ -173,7 +177,7 @@ uint16_t f32_to_bf16(float f)
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-/* ---- 8 and 4 bits ------------------------------------------------------------------------------------ */
+/* ---- 8, 6 and 4 bits ------------------------------------------------------------------------------------ */
 
 typedef struct Format {
     int exponent_bits, mantissa_bits, bias;
@@ -194,9 +198,18 @@ static Format format_of(DType dtype)
         return (Format){5, 2, 15, 57344, 0x7f, 0x7c, false};
     case DTYPE_F8E5M2FNUZ:
         return (Format){5, 2, 16, 57344, 0x80, 0, true};
-    default: /* E2M1 has no NaN; ml_dtypes and onnx map it to -0 */
+    case DTYPE_F6E2M3:
+        return (Format){2, 3, 1, 7.5f, 0x20, 0, false};
+    case DTYPE_F6E3M2:
+        return (Format){3, 2, 3, 28, 0x20, 0, false};
+    default: /* E2M1; like the 6-bit ones without NaN, which ml_dtypes and onnx map to -0 */
         return (Format){2, 1, 1, 6, 0x08, 0, false};
     }
+}
+
+static bool is_finite_only(DType dtype)
+{
+    return dtype == DTYPE_F4E2M1 || dtype == DTYPE_F6E2M3 || dtype == DTYPE_F6E3M2;
 }
 
 static bool code_is_nan(const Format *format, DType dtype, unsigned code, unsigned sign)
@@ -257,7 +270,7 @@ uint8_t f32_to_f8(float f, DType dtype, bool saturate)
     int width = format.exponent_bits + format.mantissa_bits;
     uint8_t sign = (uint8_t)(signbit(f) ? 1 << width : 0), sign_of_nan = format.one_zero ? 0 : sign;
     if (isnan(f))
-        return dtype == DTYPE_F4E2M1 ? format.nan : (uint8_t)(format.nan | sign_of_nan);
+        return is_finite_only(dtype) ? format.nan : (uint8_t)(format.nan | sign_of_nan);
     float magnitude = fabsf(f);
     int exponent = 1 - format.bias;
     if (magnitude >= ldexpf(1.0f, exponent))
@@ -266,7 +279,7 @@ uint8_t f32_to_f8(float f, DType dtype, bool saturate)
     float steps = isinf(magnitude) ? INFINITY : rintf(ldexpf(magnitude, format.mantissa_bits - exponent));
     float rounded = ldexpf(steps, exponent - format.mantissa_bits);
     if (rounded > format.max) {
-        if (!saturate && dtype != DTYPE_F4E2M1)
+        if (!saturate && !is_finite_only(dtype))
             return format.infinity != 0 ? (uint8_t)(format.infinity | sign) : (uint8_t)(format.nan | sign_of_nan);
         steps = ldexpf(format.max, format.mantissa_bits - ilogbf(format.max));
         exponent = ilogbf(format.max);

@@ -59,7 +59,7 @@ void model_set_opset(Model *model, const char *domain, int64_t version)
         }
     }
     model->opsets = arena_grow(&model->arena, model->opsets, model->opset_count, &model->opset_capacity, sizeof(Opset));
-    model->opsets[model->opset_count++] = (Opset){arena_strdup(&model->arena, domain), version};
+    model->opsets[model->opset_count++] = (Opset){.domain = arena_strdup(&model->arena, domain), .version = version};
 }
 
 static const char *pair_find(const Pair *pairs, size_t count, const char *key)
@@ -99,7 +99,7 @@ void model_set_metadata(Model *model, const char *key, const char *value)
     }
     model->metadata =
         arena_grow(&model->arena, model->metadata, model->metadata_count, &model->metadata_capacity, sizeof(Pair));
-    model->metadata[model->metadata_count++] = (Pair){arena_strdup(&model->arena, key), copy};
+    model->metadata[model->metadata_count++] = (Pair){.key = arena_strdup(&model->arena, key), .value = copy};
 }
 
 Function *model_function(const Model *model, const char *domain, const char *name, const char *overload)

@@ -68,6 +68,8 @@ typedef enum DType {
     DTYPE_F8E8M0 = 24,
     DTYPE_U2 = 25,
     DTYPE_I2 = 26,
+    DTYPE_F6E2M3 = 27,
+    DTYPE_F6E3M2 = 28,
     DTYPE_COUNT
 } DType;
 
@@ -88,8 +90,12 @@ uint8_t f32_to_f8(float f, DType dtype, bool saturate);
 
 /* ---- tensor.c: constant data, and arrays on the host ------------------------------------------------- */
 
+/* `unknown`: fields that the structure has no place for, in wire format. `blank`: bit n says that field n was written though it
+ * held its default; the bits from 29 on are importer's notes (onnx/proto_bits.h). Both are zero in what passes make. */
 typedef struct Pair {
     const char *key, *value;
+    Bytes unknown;
+    uint32_t blank;
 } Pair;
 
 /* What a message of the file held besides what we understand; kept so that export loses nothing. */
@@ -97,7 +103,8 @@ typedef struct Extra {
     const char *doc_string; /* NULL: absent */
     Pair *metadata;         /* metadata_props, in order */
     size_t metadata_count, metadata_capacity;
-    Bytes unknown;          /* fields unknown to onnx/proto/onnx.proto, in wire format */
+    Bytes unknown;          /* as in Pair; device configurations and segments are among them */
+    uint32_t blank;         /* as in Pair */
 } Extra;
 
 typedef enum TensorStorage {
@@ -106,7 +113,7 @@ typedef enum TensorStorage {
     STORAGE_EXTERNAL /* a side file */
 } TensorStorage;
 
-/* A constant of the file. `data` is little endian and dense in row-major order however it was stored; 4- and 2-bit
+/* A constant of the file. `data` is little endian and dense in row-major order however it was stored; 6-, 4- and 2-bit
  * elements stay packed as in the file; strings are an array of Bytes. */
 typedef struct Tensor {
     const char *name; /* NULL when the file had none */
@@ -188,7 +195,7 @@ typedef struct SparseTensor {
     Tensor *values, *indices;
     int rank;
     int64_t *dims;
-    Bytes unknown;
+    Bytes unknown; /* as in Pair */
 } SparseTensor;
 
 typedef struct Attr {
@@ -270,8 +277,8 @@ struct Value {
     bool is_initializer;                /* listed as an initializer (`constant` alone may come from folding) */
     Use *uses;
     size_t use_count, use_capacity;
-    Extra extra;      /* of its ValueInfoProto */
-    Bytes type_proto; /* the TypeProto as read, when Type cannot hold all of it; else empty */
+    Bytes input_info, output_info; /* its ValueInfoProto as a graph input and as a graph output, as read; else empty. Export
+                                    * writes these with name and type brought up to date. */
     /* working graphs only */
     Role role;
     int parameter;       /* ROLE_PARAMETER: index into the parameter list; else -1 */
@@ -300,6 +307,12 @@ struct Node {
     const Node *document_node; /* working graphs: the node of the document this came from, for messages; else NULL */
 };
 
+/* One entry of a graph's value_info, as read. */
+typedef struct Info {
+    Value *value; /* NULL: names nothing in the graph */
+    Bytes proto;  /* ValueInfoProto in wire format */
+} Info;
+
 struct Graph {
     Model *model;
     const char *name;
@@ -311,6 +324,8 @@ struct Graph {
     size_t input_count, input_capacity, output_count, output_capacity;
     size_t initializer_count, initializer_capacity;
     Map values; /* name -> Value, of this graph alone */
+    Info *infos; /* value_info as read; export adds the values that have has_info since */
+    size_t info_count;
     SparseTensor **sparse_initializers;
     const char **sparse_names;
     size_t sparse_count;
@@ -323,6 +338,8 @@ struct Graph {
 typedef struct Opset {
     const char *domain; /* "" is ai.onnx */
     int64_t version;
+    Bytes unknown;  /* as in Pair */
+    uint32_t blank; /* as in Pair */
 } Opset;
 
 /* A model-local function: a graph whose inputs and outputs are matched by position. */
@@ -357,7 +374,8 @@ struct Model {
     Pair *metadata; /* metadata_props */
     size_t metadata_count, metadata_capacity;
     const char *doc_string;
-    Bytes unknown; /* fields our schema does not know, training_info and configuration among them if so */
+    Bytes unknown;  /* fields without a place here: training_info and configuration are among them */
+    uint32_t blank; /* as in Pair */
     Graph *graph;
     Graph *last_made;
 };

@@ -1,6 +1,6 @@
 /* Constant tensors of a model, and dense host arrays while something runs.
  *
- * Tensor bytes lie as in a file (little endian, 4- and 2-bit elements packed, alignment not promised); Array elements
+ * Tensor bytes lie as in a file (little endian, 6-, 4- and 2-bit elements packed, alignment not promised); Array elements
  * take whole bytes and are aligned. Conversion goes through small buffers of double or int64, so that a pair of dtypes
  * costs two short loops and not one loop a pair. Hosts are little endian. */
 #include "onnx/onnx.h"
@@ -168,11 +168,13 @@ int64_t array_i64_at(const Array *array, int64_t i)
     return number_i64(array->dtype, array->data, i);
 }
 
-/* Element `i` of packed 4- or 2-bit data, in a byte, sign-extended for the signed types. */
+/* Element `i` of packed 6-, 4- or 2-bit data, in a byte, sign-extended for the signed types. The first element takes the
+ * lowest bits; a 6-bit element may lie across two bytes. */
 static char unpack(DType dtype, const char *data, int64_t i)
 {
-    int bits = (int)dtype_bits(dtype), in_byte = 8 / bits;
-    int code = (unsigned char)data[i / in_byte] >> (i % in_byte * bits) & ((1 << bits) - 1);
+    int bits = (int)dtype_bits(dtype), shift = (int)(i * bits % 8);
+    const unsigned char *p = (const unsigned char *)data + i * bits / 8;
+    int code = (p[0] | (shift + bits > 8 ? p[1] << 8 : 0)) >> shift & ((1 << bits) - 1);
     bool is_signed = dtype == DTYPE_I4 || dtype == DTYPE_I2;
     return (char)(is_signed && code >> (bits - 1) ? code - (1 << bits) : code);
 }
@@ -306,12 +308,14 @@ Tensor *tensor_from_array(Arena *arena, const char *name, const Array *array)
     void *data;
     Tensor *tensor = tensor_new(arena, name, array->dtype, array->rank, array->dims, &data);
     if (is_packed(array->dtype)) {
-        int bits = (int)dtype_bits(array->dtype), in_byte = 8 / bits;
+        int bits = (int)dtype_bits(array->dtype);
         unsigned char *packed = data;
         const unsigned char *elements = array->data;
         for (int64_t i = 0; i < array->count; i++) {
-            int code = (elements[i] & ((1 << bits) - 1)) << (i % in_byte * bits);
-            packed[i / in_byte] = (unsigned char)(packed[i / in_byte] | code);
+            int code = (elements[i] & ((1 << bits) - 1)) << i * bits % 8;
+            packed[i * bits / 8] = (unsigned char)(packed[i * bits / 8] | code);
+            if (code > 0xff)
+                packed[i * bits / 8 + 1] = (unsigned char)(code >> 8);
         }
     } else if (array->dtype == DTYPE_STRING) {
         const Bytes *from = array->data;

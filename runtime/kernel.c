@@ -518,15 +518,22 @@ Slot *kernel_temporary(PlanContext *context, const_dnnl_md md)
     return slot;
 }
 
-void step_clock(const Step *step, uint64_t *seed, uint64_t *count)
+Slot *kernel_view(PlanContext *context, Slot *slot, const_dnnl_md md)
 {
-    *seed = step->plan->seed;
-    *count = step->plan->step;
+    Slot *view = plan_slot(context->plan, NULL, slot->dtype, slot->rank, slot->dims);
+    slot_set_layout(context->plan, view, LAYOUT_OPAQUE, md);
+    return share_bytes(view, slot);
 }
 
 Status kernel_eval(PlanContext *context, Error *err)
 {
     return plan_prepare_eval(context, err);
+}
+
+void step_clock(const Step *step, uint64_t *seed, uint64_t *count)
+{
+    *seed = step->plan->seed;
+    *count = step->plan->step;
 }
 
 Status kernel_fail(PlanContext *context, Error *err, const char *format, ...)

@@ -97,12 +97,13 @@ Status kernel_primitive(PlanContext *context, dnnl_primitive_desc_t descriptor, 
 /* For kernels of several primitives: makes a call to run with dnnl_call_run from the step's own function. */
 Status kernel_call(PlanContext *context, dnnl_primitive_desc_t descriptor, const DnnlArg *args, int count,
                    DnnlCall **call, Error *err);
+/* The bytes of `slot` under another description (a transpose by strides, a matrix of all rows), as an argument of primitives. */
+Slot *kernel_view(PlanContext *context, Slot *slot, const_dnnl_md md);
 /* A slot of the kernel's own between its primitives (lives during this step) or across steps (persistent). */
 Slot *kernel_temporary(PlanContext *context, const_dnnl_md md);
 /* For run functions that draw numbers: seed and count of updates of the run in progress. */
 void step_clock(const Step *step, uint64_t *seed, uint64_t *count);
-/* What a row without `prepare` gets: the step runs its `eval` on plain slots. For rows whose kernel covers only part of
- * what they can mean; return it before asking for anything else. */
+/* For a prepare that meets what its fast paths do not cover: the step runs the row's eval on plain slots. */
 Status kernel_eval(PlanContext *context, Error *err);
 Status kernel_fail(PlanContext *context, Error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

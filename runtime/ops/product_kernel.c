@@ -1,11 +1,332 @@
-/* The planned kernel of matrix products: oneDNN where it has a compiled kernel for the strides, own loops for what is
- * small. */
+/* The planned kernel of matrix products. Batch dims are merged as far as the strides allow (a weight shared by all
+ * batches meets all rows at once); then what is small runs in own loops, what oneDNN has a compiled matmul for runs
+ * there with transposes as strides, and the rest is one dnnl_sgemm a batch. Addends that are no plain bias are added in
+ * a pass of our own. */
+#include "runtime/ops/ops.h"
 #include "runtime/ops/product.h"
+#include "runtime/ops/vector.h"
 
-Status product_prepare(const Product *p, PlanContext *context, double alpha, double beta, Error *err)
+enum {
+    DIRECT_WORK = 16384, /* multiply-adds below which a library call costs more than the loop */
+    ADDEND_GRAIN = 8192  /* elements a thread adds at least */
+};
+
+typedef struct ProductState {
+    Product p;
+    float alpha, beta;
+    DnnlEngine *dnnl;
+    bool sum_after; /* y += beta c in a pass of its own */
+    DnnlCall *call; /* NULL: sgemm or direct */
+} ProductState;
+
+/* ---- merging ---------------------------------------------------------------------------------------------- */
+
+static void drop_batch(Product *p, int d)
 {
-    (void)p;
-    (void)alpha;
-    (void)beta;
-    return kernel_fail(context, err, "no planned kernel yet");
+    p->batch_rank--;
+    for (int i = d; i < p->batch_rank; i++) {
+        p->batch[i] = p->batch[i + 1];
+        p->a_batch[i] = p->a_batch[i + 1];
+        p->b_batch[i] = p->b_batch[i + 1];
+        p->y_batch[i] = p->y_batch[i + 1];
+    }
+}
+
+/* Rows of different batches that meet the same B are rows of one matrix when they lie at one distance. */
+static bool batch_joins_rows(Product *p, int d)
+{
+    if (p->b_batch[d] != 0 || p->c_m != 0)
+        return false;
+    if (p->m == 1) {
+        p->a_m = p->a_batch[d];
+        p->y_m = p->y_batch[d];
+    } else if (p->a_batch[d] != p->a_m * p->m || p->y_batch[d] != p->y_m * p->m) {
+        return false;
+    }
+    p->m *= p->batch[d];
+    return true;
+}
+
+static bool batches_join(const Product *p, int d)
+{
+    int64_t n = p->batch[d + 1];
+    return p->a_batch[d] == p->a_batch[d + 1] * n && p->b_batch[d] == p->b_batch[d + 1] * n &&
+           p->y_batch[d] == p->y_batch[d + 1] * n;
+}
+
+static void product_merge(Product *p)
+{
+    for (int d = p->batch_rank - 1; d >= 0; d--)
+        if (p->batch[d] == 1)
+            drop_batch(p, d);
+    for (int d = p->batch_rank - 1; d >= 0 && batch_joins_rows(p, d); d--)
+        drop_batch(p, d);
+    for (int d = p->batch_rank - 2; d >= 0; d--)
+        if (batches_join(p, d)) {
+            p->batch[d + 1] *= p->batch[d];
+            drop_batch(p, d);
+        }
+}
+
+/* ---- own loops ---------------------------------------------------------------------------------------------- */
+
+typedef struct Offsets {
+    int64_t a, b, y;
+} Offsets;
+
+static Offsets batch_offsets(const Product *p, int64_t i)
+{
+    Offsets at = {0, 0, 0};
+    for (int d = p->batch_rank - 1; d >= 0; d--) {
+        int64_t index = i % p->batch[d];
+        i /= p->batch[d];
+        at.a += index * p->a_batch[d];
+        at.b += index * p->b_batch[d];
+        at.y += index * p->y_batch[d];
+    }
+    return at;
+}
+
+enum { DIRECT_WIDTH = 16 };
+
+/* One row of Y, DIRECT_WIDTH columns at a time. */
+VECTOR_CLONES static void direct_row(const Product *p, const float *a, const float *b, float *y, float alpha)
+{
+    for (int64_t j = 0; j < p->n; j += DIRECT_WIDTH) {
+        float sums[DIRECT_WIDTH] = {0};
+        int64_t width = p->n - j < DIRECT_WIDTH ? p->n - j : DIRECT_WIDTH;
+        const float *column = b + j * p->b_n;
+        if (p->b_n == 1 && width == DIRECT_WIDTH) {
+            for (int64_t l = 0; l < p->k; l++)
+                for (int i = 0; i < DIRECT_WIDTH; i++)
+                    sums[i] += a[l * p->a_k] * column[l * p->b_k + i];
+        } else {
+            for (int64_t i = 0; i < width; i++)
+                for (int64_t l = 0; l < p->k; l++)
+                    sums[i] += a[l * p->a_k] * column[l * p->b_k + i * p->b_n];
+        }
+        for (int64_t i = 0; i < width; i++)
+            y[(j + i) * p->y_n] = alpha * sums[i];
+    }
+}
+
+static void direct_product(const Product *p, const float *a, const float *b, float *y, float alpha)
+{
+    int64_t count = dims_count(p->batch_rank, p->batch);
+    for (int64_t i = 0; i < count; i++) {
+        Offsets at = batch_offsets(p, i);
+        for (int64_t row = 0; row < p->m; row++)
+            direct_row(p, a + at.a + row * p->a_m, b + at.b, y + at.y + row * p->y_m, alpha);
+    }
+}
+
+typedef struct Addend {
+    const Product *p;
+    const float *c;
+    float *y, beta;
+} Addend;
+
+VECTOR_CLONES static void addend_row(const Product *p, const float *c, float *y, float beta)
+{
+    if (p->y_n == 1 && p->c_n == 1)
+        for (int64_t j = 0; j < p->n; j++)
+            y[j] += beta * c[j];
+    else
+        for (int64_t j = 0; j < p->n; j++)
+            y[j * p->y_n] += beta * c[j * p->c_n];
+}
+
+static void addend_rows(int64_t begin, int64_t end, void *context)
+{
+    const Addend *work = context;
+    const Product *p = work->p;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t row = i % p->m;
+        addend_row(p, work->c + row * p->c_m, work->y + batch_offsets(p, i / p->m).y + row * p->y_m, work->beta);
+    }
+}
+
+static void add_addend(const ProductState *state, const Slot *c, float *y)
+{
+    const Product *p = &state->p;
+    Addend work = {p, c->data, y, state->beta};
+    int64_t rows = p->m * dims_count(p->batch_rank, p->batch);
+    parallel_for(rows, 1 + ADDEND_GRAIN / (p->n + 1), addend_rows, &work);
+}
+
+static Status run_direct(Step *step, Error *err)
+{
+    (void)err;
+    const ProductState *state = step->state;
+    direct_product(&state->p, step->in[0]->data, step->in[1]->data, step->out[0]->data, state->alpha);
+    if (state->sum_after)
+        add_addend(state, step->in[2], step->out[0]->data);
+    return STATUS_OK;
+}
+
+/* ---- dnnl_sgemm a batch ---------------------------------------------------------------------------------------- */
+
+static bool sgemm_fits(const Product *p)
+{
+    return (p->a_k == 1 || p->a_m == 1) && (p->b_n == 1 || p->b_k == 1) && p->y_n == 1;
+}
+
+/* The distance of rows, at least what a row holds: a single row may claim any. */
+static int64_t leading(int64_t stride, int64_t rows, int64_t width)
+{
+    return rows == 1 || stride < width ? (width > 0 ? width : 1) : stride;
+}
+
+static Status run_sgemm(Step *step, Error *err)
+{
+    const ProductState *state = step->state;
+    const Product *p = &state->p;
+    const float *a = step->in[0]->data, *b = step->in[1]->data;
+    float *y = step->out[0]->data;
+    bool plain_a = p->a_k == 1, plain_b = p->b_n == 1;
+    int64_t count = dims_count(p->batch_rank, p->batch);
+    for (int64_t i = 0; i < count; i++) {
+        Offsets at = batch_offsets(p, i);
+        DNNL_TRY(dnnl_sgemm(plain_a ? 'N' : 'T', plain_b ? 'N' : 'T', p->m, p->n, p->k, state->alpha, a + at.a,
+                            plain_a ? leading(p->a_m, p->m, p->k) : leading(p->a_k, p->k, p->m), b + at.b,
+                            plain_b ? leading(p->b_k, p->k, p->n) : leading(p->b_n, p->n, p->k), 0.0F, y + at.y,
+                            leading(p->y_m, p->m, p->n)));
+    }
+    if (state->sum_after)
+        add_addend(state, step->in[2], y);
+    return STATUS_OK;
+}
+
+/* ---- the matmul primitive --------------------------------------------------------------------------------------- */
+
+static Status run_call(Step *step, Error *err)
+{
+    const ProductState *state = step->state;
+    TRY(dnnl_call_run(state->dnnl, state->call, err));
+    if (state->sum_after)
+        add_addend(state, step->in[2], step->out[0]->data);
+    return STATUS_OK;
+}
+
+/* [batch.., rows, columns] with these strides; repeated batch dims are 1. */
+static Status operand_md(dnnl_md *md, const Product *p, const int64_t *batch_strides, int64_t rows, int64_t columns,
+                         int64_t row_stride, int64_t column_stride, Error *err)
+{
+    int64_t dims[RANK_MAX + 2], strides[RANK_MAX + 2];
+    for (int i = 0; i < p->batch_rank; i++) {
+        bool repeated = batch_strides == NULL || batch_strides[i] == 0;
+        dims[i] = repeated ? 1 : p->batch[i];
+        strides[i] = repeated ? rows * columns : batch_strides[i];
+    }
+    dims[p->batch_rank] = rows;
+    dims[p->batch_rank + 1] = columns;
+    strides[p->batch_rank] = row_stride;
+    strides[p->batch_rank + 1] = column_stride;
+    return dnnl_md_strided(md, DTYPE_F32, p->batch_rank + 2, dims, strides, err);
+}
+
+typedef struct MatmulParts {
+    dnnl_md a, b, c, y;
+    dnnl_primitive_attr_t attr;
+    dnnl_primitive_desc_t descriptor;
+} MatmulParts;
+
+static void parts_release(MatmulParts *parts)
+{
+    dnnl_md all[] = {parts->a, parts->b, parts->c, parts->y};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        if (all[i] != NULL)
+            dnnl_memory_desc_destroy(all[i]);
+    if (parts->attr != NULL)
+        dnnl_primitive_attr_destroy(parts->attr);
+}
+
+/* alpha as a linear post-op; user scratchpad. */
+static Status scaled_attr(float alpha, dnnl_primitive_attr_t *attr, Error *err)
+{
+    dnnl_post_ops_t ops = NULL;
+    DNNL_TRY(dnnl_primitive_attr_create(attr));
+    DNNL_TRY(dnnl_primitive_attr_set_scratchpad_mode(*attr, dnnl_scratchpad_mode_user));
+    if (alpha == 1.0F)
+        return STATUS_OK;
+    DNNL_TRY(dnnl_post_ops_create(&ops));
+    dnnl_status_t status = dnnl_post_ops_append_eltwise(ops, dnnl_eltwise_linear, alpha, 0.0F);
+    if (status == dnnl_success)
+        status = dnnl_primitive_attr_set_post_ops(*attr, ops);
+    dnnl_post_ops_destroy(ops);
+    return dnnl_fail(err, status, "scaling a product");
+}
+
+static Status describe(const ProductState *state, bool bias, DnnlEngine *dnnl, MatmulParts *parts, Error *err)
+{
+    const Product *p = &state->p;
+    TRY(operand_md(&parts->a, p, p->a_batch, p->m, p->k, p->a_m, p->a_k, err));
+    TRY(operand_md(&parts->b, p, p->b_batch, p->k, p->n, p->b_k, p->b_n, err));
+    TRY(operand_md(&parts->y, p, p->y_batch, p->m, p->n, p->y_m, p->y_n, err));
+    if (bias)
+        TRY(operand_md(&parts->c, p, NULL, 1, p->n, p->n, 1, err));
+    TRY(scaled_attr(state->alpha, &parts->attr, err));
+    dnnl_status_t made = dnnl_matmul_primitive_desc_create(&parts->descriptor, dnnl->engine, parts->a, parts->b,
+                                                           parts->c, parts->y, parts->attr);
+    if (made == dnnl_success && dnnl_is_reference(parts->descriptor)) {
+        dnnl_primitive_desc_destroy(parts->descriptor);
+        made = dnnl_unimplemented;
+    }
+    if (made == dnnl_unimplemented)
+        parts->descriptor = NULL;
+    return made == dnnl_unimplemented ? STATUS_OK : dnnl_fail(err, made, "a matrix product");
+}
+
+/* Makes the primitive if the library has a compiled one; else state->call stays NULL. */
+static Status matmul_call(PlanContext *context, ProductState *state, bool bias, Error *err)
+{
+    MatmulParts parts = {0};
+    Step *step = context->step;
+    Status status = describe(state, bias, context->dnnl, &parts, err);
+    if (status == STATUS_OK && parts.descriptor != NULL) {
+        DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_view(context, step->in[0], parts.a)},
+                           {DNNL_ARG_WEIGHTS, kernel_view(context, step->in[1], parts.b)},
+                           {DNNL_ARG_DST, kernel_view(context, step->out[0], parts.y)}};
+        if (bias)
+            args[3] = (DnnlArg){DNNL_ARG_BIAS, kernel_view(context, step->in[2], parts.c)};
+        status = kernel_call(context, parts.descriptor, args, bias ? 4 : 3, &state->call, err);
+    }
+    parts_release(&parts);
+    return status;
+}
+
+/* ---- prepare ------------------------------------------------------------------------------------------------------
+ */
+
+Status product_prepare(const Product *product, PlanContext *context, double alpha, double beta, Error *err)
+{
+    const Node *node = context->node;
+    if (node->outputs[0]->type.dtype != DTYPE_F32 || context->plain_only)
+        return kernel_eval(context, err);
+    kernel_inputs_plain(context);
+    Slot *addend = node->input_count > 2 ? context->step->in[2] : NULL;
+    if (kernel_output(context, 0, LAYOUT_PLAIN) == NULL)
+        return kernel_fail(context, err, "nobody takes its result");
+    ProductState *state = kernel_state(context, sizeof *state);
+    *state = (ProductState){
+        .p = *product, .alpha = (float)alpha, .beta = (float)beta, .sum_after = addend != NULL, .dnnl = context->dnnl};
+    Product *p = &state->p;
+    product_merge(p);
+    int64_t batches = dims_count(p->batch_rank, p->batch);
+    if (batches * p->m * p->n * (p->k + 1) <= DIRECT_WORK || p->k == 0) {
+        kernel_run(context, run_direct, "own:direct");
+        return STATUS_OK;
+    }
+    bool bias = addend != NULL && alpha == 1 && beta == 1 && p->c_m == 0 && p->c_n == 1;
+    TRY(matmul_call(context, state, bias, err));
+    if (state->call != NULL) {
+        state->sum_after = addend != NULL && !bias;
+        kernel_run(context, run_call, state->call->implementation);
+        return STATUS_OK;
+    }
+    if (sgemm_fits(p))
+        kernel_run(context, run_sgemm, "gemm");
+    else
+        kernel_run(context, run_direct, "own:direct");
+    return STATUS_OK;
 }

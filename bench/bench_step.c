@@ -1,0 +1,195 @@
+/* The Regraft side of bench/run: one net, one batch, steps on demand, so that rounds can be interleaved with another program.
+ *
+ *     bench_step MODEL MODE BATCH_FOLDER LOSS OPTIMIZER LR [key=value ...]
+ *
+ * MODE: full (every parameter is trained), head (the last linear layer), last:N, forward (frozen trunk, nothing trained).
+ * BATCH_FOLDER holds `input_K.bin` for each graph input and `target.bin`, raw little-endian rows with `shapes.txt` naming
+ * "input_K dtype dims...". Commands on stdin, answers on stdout, one line each:
+ *     step N   ->  milliseconds of each of N steps, then `loss L`     profile -> the plan, one line a step, then `.`
+ *     memory   ->  peak resident kilobytes, minor faults              quit */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "passes/passes.h"
+#include "runtime/runtime.h"
+
+typedef struct Bench {
+    Model *document, *working;
+    ParamList params;
+    ParamStore *store;
+    Plan *plan;
+    OptimizerSpec optimizer;
+    bool trains;
+    uint64_t step;
+    Error err;
+} Bench;
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+static void check(Bench *bench, Status status)
+{
+    if (status == STATUS_OK)
+        return;
+    fprintf(stderr, "bench_step: %s\n", bench->err.message);
+    exit((int)status);
+}
+
+static LossKind loss_kind(const char *name)
+{
+    return strcmp(name, "lm") == 0 ? LOSS_LM : strcmp(name, "mse") == 0 ? LOSS_MSE : strcmp(name, "bce") == 0 ? LOSS_BCE : LOSS_SOFTMAX_CE;
+}
+
+/* "input_0 float32 16 3 224 224" a line; the target is the last line. */
+static size_t read_shapes(const char *folder, Binding *bindings, const Graph *graph, size_t limit)
+{
+    char path[1024], name[64], dtype[64], line[512];
+    snprintf(path, sizeof path, "%s/shapes.txt", folder);
+    FILE *file = fopen(path, "r");
+    size_t count = 0;
+    while (file != NULL && count < limit && fgets(line, sizeof line, file) != NULL) {
+        int at = 0, more = 0;
+        if (sscanf(line, "%63s %63s%n", name, dtype, &at) != 2 || strncmp(name, "input_", 6) != 0)
+            continue;
+        Binding *binding = &bindings[count];
+        *binding = (Binding){.input = graph->inputs[count]->name};
+        long long dim;
+        while (sscanf(line + at, "%lld%n", &dim, &more) == 1 && binding->rank < RANK_MAX) {
+            binding->dims[binding->rank++] = dim;
+            at += more;
+        }
+        count++;
+    }
+    if (file == NULL || count == 0) {
+        fprintf(stderr, "bench_step: %s: no shapes\n", path);
+        exit(3);
+    }
+    fclose(file);
+    return count;
+}
+
+static void choose_parameters(Bench *bench, const char *mode)
+{
+    check(bench, params_find(bench->document, false, &bench->params, &bench->err));
+    bool all = strcmp(mode, "full") == 0, none = strcmp(mode, "forward") == 0;
+    bool *selected = calloc(bench->params.count + 1, sizeof *selected);
+    if (!all && !none)
+        check(bench, params_select(bench->document, &bench->params, &mode, 1, selected, &bench->err));
+    for (size_t i = 0; i < bench->params.count; i++)
+        bench->params.items[i].trainable = all ? bench->params.items[i].trainable : !none && selected[i];
+    free(selected);
+    bench->trains = !none;
+}
+
+static void fill_inputs(Bench *bench, const char *folder)
+{
+    for (size_t i = 0; i < bench->working->graph->input_count; i++) {
+        const Value *input = bench->working->graph->inputs[i];
+        char path[1024];
+        bool target = bench->trains && i + 1 == bench->working->graph->input_count;
+        snprintf(path, sizeof path, target ? "%s/target.bin" : "%s/input_%zu.bin", folder, i);
+        FILE *file = fopen(path, "rb");
+        size_t bytes = (size_t)type_count(&input->type) * dtype_size(input->type.dtype);
+        void *data = plan_input(bench->plan, i);
+        if (data == NULL)
+            continue;
+        if (file == NULL || fread(data, 1, bytes, file) != bytes) {
+            fprintf(stderr, "bench_step: %s: %zu bytes expected\n", path, bytes);
+            exit(3);
+        }
+        fclose(file);
+    }
+}
+
+static void build(Bench *bench, char **argv)
+{
+    check(bench, model_import(argv[1], &builtin_ops, &bench->document, &bench->err));
+    choose_parameters(bench, argv[2]);
+    Binding bindings[16];
+    size_t count = read_shapes(argv[3], bindings, bench->document->graph, 16);
+    LossSpec loss = {.kind = loss_kind(argv[4]), .weight = 1, .ignore_index = -1, .target_name = "target"};
+    WorkingOptions options = {.bindings = bindings,
+                              .binding_count = count,
+                              .training = bench->trains,
+                              .params = &bench->params,
+                              .losses = bench->trains ? &loss : NULL,
+                              .loss_count = bench->trains ? 1 : 0,
+                              .gradients = bench->trains};
+    check(bench, working_build(bench->document, &options, &bench->working, &bench->err));
+    check(bench, params_new(&bench->params, &bench->store, &bench->err));
+    PlanOptions plan_options = {.training = bench->trains, .profile = getenv("BENCH_PROFILE") != NULL};
+    check(bench, plan_build(bench->working, bench->store, &plan_options, &bench->plan, &bench->err));
+    OptimizerKind kind = OPTIMIZER_SGD;
+    optimizer_parse(argv[5], &kind);
+    bench->optimizer = optimizer_default(kind);
+    bench->optimizer.lr = strtod(argv[6], NULL);
+    fill_inputs(bench, argv[3]);
+}
+
+static float one_step(Bench *bench)
+{
+    bench->step++;
+    check(bench, plan_run(bench->plan, 0, bench->step, false, &bench->err));
+    const float *out = plan_output(bench->plan, bench->working->graph->output_count - 1);
+    float loss = out[0];
+    double norm;
+    if (bench->trains)
+        check(bench, optimizer_step(&bench->optimizer, bench->store, bench->step, bench->optimizer.lr, &norm, &bench->err));
+    return loss;
+}
+
+static void steps(Bench *bench, int n)
+{
+    float loss = 0;
+    for (int i = 0; i < n; i++) {
+        double begin = now_ms();
+        loss = one_step(bench);
+        printf("%.3f ", now_ms() - begin);
+    }
+    printf("loss %.7g\n", (double)loss);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 7) {
+        fprintf(stderr, "usage: bench_step MODEL MODE BATCH_FOLDER LOSS OPTIMIZER LR\n");
+        return 2;
+    }
+    Bench bench = {0};
+    double begin = now_ms();
+    build(&bench, argv);
+    PlanBill bill = plan_bill(bench.plan);
+    printf("ready %.1f ms, activations %zu, parameters %zu, constants %zu, scratch %zu\n", now_ms() - begin, bill.activations,
+           bill.parameters, bill.constants, bill.scratch);
+    fflush(stdout);
+    char line[128];
+    int n = 0;
+    while (fgets(line, sizeof line, stdin) != NULL && strncmp(line, "quit", 4) != 0) {
+        struct rusage usage;
+        getrusage(RUSAGE_SELF, &usage);
+        if (sscanf(line, "step %d", &n) == 1)
+            steps(&bench, n);
+        else if (strncmp(line, "memory", 6) == 0)
+            printf("%ld %ld\n", usage.ru_maxrss, usage.ru_minflt);
+        else if (strncmp(line, "profile", 7) == 0) {
+            Str text;
+            str_init(&text);
+            plan_describe(bench.plan, &text);
+            printf("%s.\n", text.text);
+            str_release(&text);
+        }
+        fflush(stdout);
+    }
+    plan_free(bench.plan);
+    params_free(bench.store);
+    model_free(bench.working);
+    model_free(bench.document);
+    return 0;
+}
