@@ -93,45 +93,73 @@ typedef struct Head {
     Node *node;           /* the linear layer (Gemm, MatMul, Conv) */
     Value *output;        /* graph output it leads to */
     Value *features;      /* what it reads: where a new head goes */
-    int64_t feature_width, class_count; /* -1: unknown */
+    int64_t feature_width, class_count; /* class_count: of the output; -1: unknown */
     bool spatial;         /* features are [N,C,H,W]: a conv head, before pooling */
-    double confidence;    /* 0..1 */
+    bool pooled;          /* spatial, and pooling lies between node and output */
+    bool inner;           /* `output` also feeds another output: features beside logits, logits beside probabilities */
+    int rank;             /* of features; -1: unknown */
+    int depth;            /* 0: nearest to the output; 1, 2, ...: linear layers further back */
+    Value *scores;        /* the layer's result, bias added */
+    Value *tail_end;      /* not NULL: steps between scores and here (last token, Resize) must stay behind a new head */
+    const char *post_ops; /* "Softmax", "Sigmoid, ArgMax" after the layer; "" when none */
+    double confidence;    /* 0..1; heads_pick takes none below 0.5 unasked */
     const char *why;      /* one phrase for people */
 } Head;
 
 typedef struct HeadList {
-    Head *items; /* best first; alternatives further back follow */
+    Head *items; /* by output; best first, alternatives further back follow */
     size_t count;
+    const char *blocked; /* why an output has no head: "LayerNormalization '/ln'" stopped the walk; NULL: all have */
 } HeadList;
 
-/* The backward walk of hazards.md 2.2. Does not choose: see heads_pick. */
+/* The backward walk of docs/surgery.md, over the main graph: inline functions first. Fills in what it learns about types of
+ * features. Does not choose: see heads_pick. */
 Status heads_find(Model *document, HeadList *list, Error *err);
-/* The one to cut: by name (`node` or features value; NULL: best). STATUS_AMBIGUOUS lists the candidates. */
+/* The one to cut: by name (node, features value, or its number in the list from 1; NULL: best) and by output (NULL: the only
+ * one). STATUS_AMBIGUOUS lists the candidates. */
 Status heads_pick(const HeadList *list, const char *name, const char *output, const Head **head, Error *err);
 
-/* Removes everything that only served outputs behind `features`; `features` becomes a graph output (named as it is). Other
- * outputs stay. Inputs that lose their last use are removed unless keep_inputs. */
+/* Removes everything that only served outputs behind `features`; `features` becomes a graph output (named as it is) in the
+ * place of `output`. `output` NULL: every output behind features goes; else `output` and those that lie on its way or hang on
+ * it. Other outputs stay. Inputs that lose their last use are removed unless keep_inputs. What was dead before stays. */
 Status pass_cut(Model *document, Value *features, Value *output, bool keep_inputs, Error *err);
 
 typedef enum HeadKind { HEAD_LINEAR, HEAD_MLP, HEAD_CONV } HeadKind; /* HEAD_CONV: 1x1 convolution + pooling */
 
 typedef enum InitKind { INIT_ZERO, INIT_KAIMING_UNIFORM, INIT_XAVIER_UNIFORM, INIT_NORMAL } InitKind;
 
+/* How features become one vector a sample before a linear or MLP head, and scores one vector after a conv head. */
+typedef enum HeadPool {
+    POOL_AUTO,  /* rank 4 and 5: mean over space; others: none */
+    POOL_NONE,  /* a score at every position: segmentation, token classification */
+    POOL_MEAN,  /* mean over tokens [N,T,F] or over space */
+    POOL_FIRST  /* the first token of [N,T,F] */
+} HeadPool;
+
 typedef struct HeadSpec {
     HeadKind kind;
     const char *output_name; /* NULL: the old output's name when it is free */
     int64_t classes;
-    int64_t hidden; /* HEAD_MLP */
+    int64_t hidden; /* HEAD_MLP; 0: as wide as the features */
     InitKind init;
     uint64_t seed;
+    HeadPool pool;
+    bool keep_features; /* features stay a graph output; the new output follows the others */
+    int64_t width;      /* of the features, when their type does not say; 0: must be known */
 } HeadSpec;
 
 /* Puts a new head on `features` (a graph output after pass_cut, or any value); the new output takes its place in the list of
- * outputs. Written in operators that the document's opset has. */
+ * outputs. Written in operators that the document's opset has. Names of the new parameters are kept in metadata "regraft.head";
+ * metadata that named the old classes goes. */
 Status pass_attach(Model *document, Value *features, const HeadSpec *spec, Value **logits, Error *err);
+/* Cut and attach in one, as the old head's form asks: a vector head is cut and replaced; steps after a per-token or
+ * per-pixel layer (last token, Resize) stay behind the new one. */
+Status pass_replace_head(Model *document, const Head *head, const HeadSpec *spec, bool keep_inputs, Value **logits,
+                         Error *err);
 
-/* Patterns: `head`, `all`, `last:N`, `before:TENSOR`, `norm`, or a glob on parameter, node or scope names. Marks every
- * parameter of `list` that matches any pattern. A pattern that matches nothing is STATUS_USAGE with near names. */
+/* Patterns: `head`, `all`, `last:N` (the head and the N nodes with parameters before it), `before:TENSOR`, `norm`, or a glob
+ * on parameter, node or scope names. Marks every parameter of `list` that matches any pattern. A pattern that matches
+ * nothing is STATUS_USAGE with near names. */
 Status params_select(const Model *document, const ParamList *list, const char *const *patterns, size_t count,
                      bool *selected, Error *err);
 /* Freeze marks live in metadata "regraft.frozen" (one name a line) and are obeyed by tune. */
