@@ -158,7 +158,7 @@ static Status set_option(const Option *option, void *place, const char *text, Er
     return STATUS_OK;
 }
 
-/* ---- finding options -------------------------------------------------------------------------------------- */
+/* ---- finding options ----------------------------------------------------------------------------------- */
 
 static const Option *find_long(const Usage *usage, const char *name, size_t length)
 {
@@ -242,7 +242,7 @@ bool args_given(const Args *args, const char *name)
     return false;
 }
 
-/* ---- help -------------------------------------------------------------------------------------------------- */
+/* ---- help ---------------------------------------------------------------------------------------------- */
 
 /* `text` wrapped to HELP_WIDTH; the cursor is at `column`, following lines start at `indent`. */
 static void print_wrapped(const char *text, int column, int indent)
@@ -352,7 +352,7 @@ static void print_help(const Usage *usage, const void *fields)
     }
 }
 
-/* ---- the whole line ---------------------------------------------------------------------------------------- */
+/* ---- the whole line ------------------------------------------------------------------------------------ */
 
 static bool asks_help(int argc, char **argv)
 {
