@@ -139,6 +139,18 @@ static size_t find_doomed(Graph *graph, Value *const *old, size_t old_count, Nod
     return kept;
 }
 
+/* value_info entries of values that are gone. */
+static void remove_stale_infos(Graph *graph)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < graph->info_count; i++) {
+        Value *value = graph->infos[i].value;
+        if (value == NULL || graph_find(graph, value->name) == value)
+            graph->infos[kept++] = graph->infos[i];
+    }
+    graph->info_count = kept;
+}
+
 void graph_drop_unneeded(Graph *graph, Value *const *old, size_t old_count, bool keep_inputs)
 {
     Arena scratch;
@@ -148,6 +160,7 @@ void graph_drop_unneeded(Graph *graph, Value *const *old, size_t old_count, bool
     if (count > 0) {
         remove_nodes(graph, doomed, count);
         remove_unread(graph, keep_inputs);
+        remove_stale_infos(graph);
     }
     arena_release(&scratch);
 }

@@ -59,7 +59,6 @@ static void recount_reshape(Node *node, int64_t from, int64_t to)
 static void retype(Value *value, const Head *head, const HeadSpec *spec)
 {
     value->has_info = false;
-    value->type_proto = (Bytes){0};
     Type *type = &value->type;
     if (!value->is_output || type->kind != TYPE_TENSOR) {
         *type = (Type){.kind = TYPE_UNKNOWN, .rank = -1};
@@ -75,6 +74,13 @@ static void retype(Value *value, const Head *head, const HeadSpec *spec)
 static void refit_tail(Graph *graph, Value *scores, const Head *head, const HeadSpec *spec)
 {
     graph_mark_behind(graph, scores);
+    size_t kept = 0;
+    for (size_t i = 0; i < graph->info_count; i++) {
+        const Value *value = graph->infos[i].value;
+        if (value == NULL || value->producer == NULL || !value->producer->mark)
+            graph->infos[kept++] = graph->infos[i];
+    }
+    graph->info_count = kept;
     for (Node *node = graph->first; node != NULL; node = node->next) {
         if (!node->mark)
             continue;
