@@ -88,6 +88,22 @@ Status grad_reshape(GradContext *context, Error *err)
     return context->b.status;
 }
 
+bool kernel_family_fits(const PlanContext *context, const Type *type)
+{
+    if (context->plain_only || context->family == LAYOUT_PLAIN || type->dtype != DTYPE_F32)
+        return false;
+    if (type->rank < 3 || type->rank > 5)
+        return false;
+    return context->family == LAYOUT_NHWC || (context->block > 0 && type->dims[1] % context->block == 0);
+}
+
+int physical_axis(Layout layout, int rank, int axis)
+{
+    if (layout != LAYOUT_NHWC || axis == 0)
+        return axis;
+    return axis == 1 ? rank - 1 : axis - 1;
+}
+
 void kernel_inputs_plain(PlanContext *context)
 {
     for (int i = 0; i < context->node->input_count; i++)

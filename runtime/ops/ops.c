@@ -3,10 +3,35 @@
 
 #include "runtime/runtime.h"
 
+/* clang-format off */
 static const OpDef *const families[] = {
-    ops_activation, ops_arith,  ops_attention, ops_cast,     ops_control, ops_conv,   ops_conv_integer, ops_dropout,
-    ops_generate,   ops_index,  ops_join,      ops_logic,    ops_math,    ops_matmul, ops_norm,         ops_pool,
-    ops_recurrent,  ops_reduce, ops_resize,    ops_sequence, ops_shape,   ops_signal, ops_softmax,      ops_transpose,
+    ops_activation,
+    ops_arith,
+    ops_attention,
+    ops_cast,
+    ops_control,
+    ops_conv,
+    ops_conv_integer,
+    ops_dropout,
+    ops_generate,
+    ops_index,
+    ops_join,
+    ops_logic,
+    ops_math,
+    ops_matmul,
+    ops_norm,
+    ops_pad,
+    ops_pool,
+    ops_rearrange,
+    ops_recurrent,
+    ops_reduce,
+    ops_resize,
+    ops_sequence,
+    ops_shape,
+    ops_signal,
+    ops_softmax,
+    ops_transpose,
 };
+/* clang-format on */
 
 const OpSet builtin_ops = {families, sizeof families / sizeof families[0]};

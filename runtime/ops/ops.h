@@ -5,10 +5,35 @@
 #include "onnx/op.h"
 #include "runtime/kernel.h"
 
-extern const OpDef ops_activation[], ops_arith[], ops_attention[], ops_cast[], ops_control[], ops_conv[],
-    ops_conv_integer[], ops_dropout[], ops_generate[], ops_index[], ops_join[], ops_logic[], ops_math[], ops_matmul[],
-    ops_norm[], ops_pool[], ops_recurrent[], ops_reduce[], ops_resize[], ops_sequence[], ops_shape[], ops_signal[],
-    ops_softmax[], ops_transpose[];
+/* clang-format off */
+extern const OpDef
+    ops_activation[],
+    ops_arith[],
+    ops_attention[],
+    ops_cast[],
+    ops_control[],
+    ops_conv[],
+    ops_conv_integer[],
+    ops_dropout[],
+    ops_generate[],
+    ops_index[],
+    ops_join[],
+    ops_logic[],
+    ops_math[],
+    ops_matmul[],
+    ops_norm[],
+    ops_pad[],
+    ops_pool[],
+    ops_rearrange[],
+    ops_recurrent[],
+    ops_reduce[],
+    ops_resize[],
+    ops_sequence[],
+    ops_shape[],
+    ops_signal[],
+    ops_softmax[],
+    ops_transpose[];
+/* clang-format on */
 
 /* ---- common.c: what rows of several families share ------------------------------------------------------- */
 
@@ -30,6 +55,11 @@ Value *build_zeros(Builder *b, const Type *type); /* of that type; costs no memo
 /* Rows whose gradient flows through unchanged: dx[0] = dy[0] in the shape of input 0. */
 Status grad_reshape(GradContext *context, Error *err);
 
+/* True when a tensor of this type can lie in the plan's channel family without padding (its channels fill whole
+ * blocks). */
+bool kernel_family_fits(const PlanContext *context, const Type *type);
+/* Where logical `axis` is in slot_physical's dims; channels of a blocked slot count in blocks there. */
+int physical_axis(Layout layout, int rank, int axis);
 /* A row that runs on PLAIN slots of any dtype asks for all its inputs so; Slot is NULL where one is omitted. */
 void kernel_inputs_plain(PlanContext *context);
 uint64_t node_stream(const Node *node); /* of random numbers: from its first output's name, the same in every plan */

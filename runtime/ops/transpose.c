@@ -82,16 +82,6 @@ static Status copy_run(Step *step, Error *err)
     return STATUS_OK;
 }
 
-/* A layout other than PLAIN works when channels fill whole blocks (else the padding would have to be kept apart). */
-static bool fits_family(const PlanContext *context, const Type *type)
-{
-    if (context->plain_only || context->family == LAYOUT_PLAIN || type->dtype != DTYPE_F32)
-        return false;
-    if (type->rank < 3 || type->rank > 5)
-        return false;
-    return context->family == LAYOUT_NHWC || (context->block > 0 && type->dims[1] % context->block == 0);
-}
-
 static Status transpose_prepare(PlanContext *context, Error *err)
 {
     const Node *node = context->node;
@@ -99,12 +89,12 @@ static Status transpose_prepare(PlanContext *context, Error *err)
     const int rank = x->rank;
     int perm[RANK_MAX];
     TRY(transpose_perm(node, rank, perm, err));
-    Layout in_layout = fits_family(context, x) ? kernel_input_layout(context, 0) : LAYOUT_PLAIN;
+    Layout in_layout = kernel_family_fits(context, x) ? kernel_input_layout(context, 0) : LAYOUT_PLAIN;
     if (in_layout == LAYOUT_OPAQUE)
         in_layout = LAYOUT_PLAIN;
     /* Channels come from the last place: what follows is most likely a convolution. */
     bool to_channels = in_layout == LAYOUT_PLAIN && rank >= 3 && perm[1] == rank - 1 && perm[0] == 0;
-    Layout out_layout = to_channels && fits_family(context, y) ? context->family : LAYOUT_PLAIN;
+    Layout out_layout = to_channels && kernel_family_fits(context, y) ? context->family : LAYOUT_PLAIN;
     const Slot *in = kernel_input(context, 0, in_layout), *out = kernel_output(context, 0, out_layout);
 
     SlotView from = slot_view(in, context->block, out_layout == LAYOUT_BLOCKED ? perm[1] : -1);
