@@ -1,0 +1,172 @@
+/* Training: what `regraft tune`, `eval` and `predict` stand on. Prints nothing; whoever calls gets events.
+ *
+ *   Source ─► Trainer (plans by batch shape over one ParamStore) ─► epochs, events ─► best parameters in the store
+ *          └► FeatureCache (the frozen part run once) ─► Source over features ─► probe.c or a Trainer of the rest
+ *
+ * A Source is anything that gives batches: data/ behind cli/, a cache of features, arrays in a test. */
+#ifndef REGRAFT_RUNTIME_TRAIN_H
+#define REGRAFT_RUNTIME_TRAIN_H
+
+#include "runtime/runtime.h"
+
+enum { SOURCE_MAX = 16 }; /* inputs or targets of one model */
+
+/* ---- source.c: batches --------------------------------------------------------------------------------------- */
+
+/* One batch: tensors by position of the document's graph inputs, then targets by position of the losses. Row-major; the first dim of each
+ * is `size`. Valid until the next call. */
+typedef struct Batch {
+    size_t size;
+    int input_count, target_count;
+    Type input_types[SOURCE_MAX], target_types[SOURCE_MAX];
+    const void *inputs[SOURCE_MAX], *targets[SOURCE_MAX];
+    const size_t *ids; /* which samples, in the source's numbering */
+} Batch;
+
+typedef struct Source Source;
+struct Source {
+    size_t count; /* samples */
+    void *context;
+    /* Begins a pass. `train`: shuffled by (seed, epoch) and augmented; else in order and as they are. */
+    Status (*start)(Source *source, uint64_t epoch, bool train, size_t batch, Error *err);
+    /* STATUS_OK with batch->size 0 at the end of the pass. */
+    Status (*next)(Source *source, Batch *batch, Error *err);
+};
+
+/* Arrays in memory as a source: `inputs[i]` holds count rows of row_types[i] (first dim is the batch, ignored). Borrowed. */
+typedef struct ArraySource {
+    Source source;
+    int input_count, target_count;
+    Type input_types[SOURCE_MAX], target_types[SOURCE_MAX];
+    const void *inputs[SOURCE_MAX], *targets[SOURCE_MAX];
+    uint64_t seed;
+    bool keep_order; /* not shuffled in training either */
+    size_t *order, at, batch;
+    void *rows[2 * SOURCE_MAX]; /* gathered */
+} ArraySource;
+
+Status array_source_init(ArraySource *source, size_t count, Error *err); /* then set the fields; start is checked */
+void array_source_release(ArraySource *source);
+
+/* ---- metrics.c ------------------------------------------------------------------------------------------------- */
+
+typedef struct Metrics {
+    size_t count, classes;
+    double loss, accuracy;      /* accuracy: NaN when targets are not classes */
+    double auc;                 /* two classes; else NaN */
+    double macro_f1;
+    size_t *confusion;          /* [classes][classes]: rows truth, columns prediction */
+    double *precision, *recall, *f1; /* [classes] */
+} Metrics;
+
+/* `logits` [count, classes] and int64 `labels`; a label outside (ignore_index) is skipped. */
+Status metrics_classes(const float *logits, const int64_t *labels, size_t count, size_t classes, Metrics *metrics, Error *err);
+void metrics_release(Metrics *metrics);
+/* Area under the ROC curve by ranks, ties counted half (Mann and Whitney 1947); NaN when a class is missing. */
+double metrics_auc(const double *scores, const int64_t *labels, size_t count);
+
+/* ---- probe.c: a linear head on features ------------------------------------------------------------------------ */
+
+/* Multinomial logistic regression on standardised features by L-BFGS; the standardisation is folded into weight [classes, width]
+ * and bias [classes]. The penalty is chosen from a grid by stratified cross-validation (or is `penalty` when >= 0). */
+typedef struct Probe {
+    size_t width, classes;
+    float *weight, *bias;
+    double penalty, accuracy; /* accuracy: of the cross-validation */
+} Probe;
+
+Status probe_fit(const float *features, const int64_t *labels, size_t count, size_t width, size_t classes, double penalty,
+                 const float *class_weights, uint64_t seed, Probe *probe, Error *err);
+void probe_release(Probe *probe);
+void probe_predict(const Probe *probe, const float *features, size_t count, float *logits);
+
+/* ---- train.c: the loop ------------------------------------------------------------------------------------------- */
+
+typedef enum TrainEventKind { EVENT_STEP, EVENT_EPOCH, EVENT_BEST, EVENT_PHASE, EVENT_END } TrainEventKind;
+
+typedef struct TrainEvent {
+    TrainEventKind kind;
+    uint64_t epoch, epochs, step, steps; /* step: updates so far; steps: in all */
+    double loss, lr, norm;               /* EVENT_STEP: of this batch */
+    double train_loss, train_accuracy, val_loss, val_accuracy, val_auc; /* EVENT_EPOCH; NaN when not measured */
+    double seconds, images_per_second, seconds_left;
+    const char *phase;                   /* "features", "probe", "tune" */
+} TrainEvent;
+
+typedef struct TrainOptions {
+    LossSpec *losses;
+    size_t loss_count;
+    OptimizerSpec optimizer;
+    ScheduleSpec schedule; /* total 0: filled in from epochs */
+    uint64_t epochs, seed;
+    size_t batch, accumulate; /* accumulate: batches an update */
+    uint64_t patience;        /* epochs without a better validation loss before stopping; 0: never */
+    bool keep_best;           /* put the best epoch's parameters back at the end (needs a validation source) */
+    bool by_accuracy;         /* best means accuracy, ties by loss; else loss alone */
+    bool plain_only;
+    bool no_decay_1d;         /* biases and norms are not decayed */
+    const char *checkpoint;   /* path written after every epoch and on interruption; NULL: none */
+    double diverged_factor;   /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
+    void (*on_event)(const TrainEvent *event, void *context);
+    bool (*interrupted)(void *context); /* asked after every step */
+    void *context;
+} TrainOptions;
+
+typedef struct Trainer Trainer;
+
+/* `document` and `params` (with `trainable` decided) must outlive the trainer. `cache` (may be NULL) makes it train on cached features:
+ * sources then give those. */
+struct FeatureCache;
+Status trainer_new(Model *document, const ParamList *params, const struct FeatureCache *cache, const TrainOptions *options,
+                   Trainer **trainer, Error *err);
+void trainer_free(Trainer *trainer);
+ParamStore *trainer_store(Trainer *trainer);
+/* Trains. STATUS_DIVERGED, STATUS_INTERRUPTED: the store holds the last good parameters and the checkpoint is written. */
+Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *err);
+/* Runs the source once in inference form. `logits` (may be NULL) receives output `output` of every sample in order of ids, malloc'ed:
+ * [count, *width]. */
+Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float **logits, size_t *width, double *loss, Error *err);
+/* Goes on from a checkpoint: parameters, optimizer states, statistics, position. STATUS_REJECTED when it is of another model or
+ * other options. */
+Status trainer_resume(Trainer *trainer, const char *path, Error *err);
+uint64_t trainer_best_epoch(const Trainer *trainer);
+
+/* ---- features.c: the frozen part, once ------------------------------------------------------------------------------ */
+
+typedef struct FeatureCache {
+    int count;                       /* values at the border */
+    Type types[SOURCE_MAX];          /* with the batch first */
+    Type input_types[SOURCE_MAX];    /* of the document's inputs, for building graphs of any batch size */
+    int input_count;
+    void *rows[SOURCE_MAX];          /* [samples, ...] */
+    size_t row_bytes[SOURCE_MAX], samples;
+    void *mapped[SOURCE_MAX];        /* when kept in a temporary file */
+    int target_count;
+    Type target_types[SOURCE_MAX];
+    void *targets[SOURCE_MAX];
+    size_t target_bytes[SOURCE_MAX];
+    bool linear;                     /* one value [N, width] that only a linear head reads */
+} FeatureCache;
+
+/* Runs everything that no trainable parameter reaches over the source, in inference form. STATUS_UNSUPPORTED when a border value has
+ * no batch dim (then training has to run the whole graph). `memory_limit`: beyond it the rows go to an unlinked temporary file. */
+Status features_cache(Model *document, const ParamList *params, Source *source, size_t batch, size_t memory_limit,
+                      FeatureCache *cache, Error *err);
+void features_release(FeatureCache *cache);
+/* The cache as a source for a Trainer made with it. */
+Status features_source(const FeatureCache *cache, uint64_t seed, ArraySource *source, Error *err);
+
+/* ---- checkpoint.c --------------------------------------------------------------------------------------------------- */
+
+/* Plain order, versioned, written atomically: parameters, optimizer states, running statistics, best so far, position. */
+typedef struct Position {
+    uint64_t epoch, step, best_epoch, since_best, seed;
+    double best_loss, best_accuracy, first_loss;
+} Position;
+
+Status checkpoint_write(const char *path, const ParamStore *store, const float *best, const Position *position,
+                        const char *fingerprint, Error *err);
+Status checkpoint_read(const char *path, ParamStore *store, float **best, Position *position, const char *fingerprint,
+                       Error *err);
+
+#endif
