@@ -3,6 +3,7 @@
 
 #include "runtime/runtime.h"
 
+/* One a line, so that two people can add one each. */
 /* clang-format off */
 static const OpDef *const families[] = {
     ops_activation,
@@ -17,6 +18,7 @@ static const OpDef *const families[] = {
     ops_index,
     ops_join,
     ops_logic,
+    ops_losses,
     ops_math,
     ops_matmul,
     ops_norm,

@@ -5,35 +5,33 @@
 #include "onnx/op.h"
 #include "runtime/kernel.h"
 
-/* clang-format off */
-extern const OpDef
-    ops_activation[],
-    ops_arith[],
-    ops_attention[],
-    ops_cast[],
-    ops_control[],
-    ops_conv[],
-    ops_conv_integer[],
-    ops_dropout[],
-    ops_generate[],
-    ops_index[],
-    ops_join[],
-    ops_logic[],
-    ops_math[],
-    ops_matmul[],
-    ops_norm[],
-    ops_pad[],
-    ops_pool[],
-    ops_rearrange[],
-    ops_recurrent[],
-    ops_reduce[],
-    ops_resize[],
-    ops_sequence[],
-    ops_shape[],
-    ops_signal[],
-    ops_softmax[],
-    ops_transpose[];
-/* clang-format on */
+extern const OpDef ops_activation[];
+extern const OpDef ops_arith[];
+extern const OpDef ops_attention[];
+extern const OpDef ops_cast[];
+extern const OpDef ops_control[];
+extern const OpDef ops_conv[];
+extern const OpDef ops_conv_integer[];
+extern const OpDef ops_dropout[];
+extern const OpDef ops_generate[];
+extern const OpDef ops_index[];
+extern const OpDef ops_join[];
+extern const OpDef ops_logic[];
+extern const OpDef ops_losses[];
+extern const OpDef ops_math[];
+extern const OpDef ops_matmul[];
+extern const OpDef ops_norm[];
+extern const OpDef ops_pad[];
+extern const OpDef ops_pool[];
+extern const OpDef ops_rearrange[];
+extern const OpDef ops_recurrent[];
+extern const OpDef ops_reduce[];
+extern const OpDef ops_resize[];
+extern const OpDef ops_sequence[];
+extern const OpDef ops_shape[];
+extern const OpDef ops_signal[];
+extern const OpDef ops_softmax[];
+extern const OpDef ops_transpose[];
 
 /* ---- common.c: what rows of several families share ------------------------------------------------------- */
 

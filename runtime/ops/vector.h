@@ -68,6 +68,32 @@ VECTOR_INLINE float vector_tanh(float x)
     return a < 0.625F ? near : far;
 }
 
+/* ln x within 1 ulp for normal x > 0; -infinity at 0, NaN below. x = 2^e m with m in [sqrt 1/2, sqrt 2) and the
+ * polynomial of Cephes' logf for ln m. Denormals count as 0. */
+VECTOR_INLINE float vector_log(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t shifted = bits - 0x3F3504F3U; /* sqrt 1/2 */
+    float e = (float)((int32_t)shifted >> 23);
+    float m = vector_from_bits((shifted & 0x007FFFFFU) + 0x3F3504F3U) - 1.0F;
+    float z = m * m;
+    float p = 7.0376836292e-2F;
+    p = p * m - 1.1514610310e-1F;
+    p = p * m + 1.1676998740e-1F;
+    p = p * m - 1.2420140846e-1F;
+    p = p * m + 1.4249322787e-1F;
+    p = p * m - 1.6668057665e-1F;
+    p = p * m + 2.0000714765e-1F;
+    p = p * m - 2.4999993993e-1F;
+    p = p * m + 3.3333331174e-1F;
+    float y = p * m * z - 2.12194440e-4F * e - 0.5F * z;
+    y = m + y + 0.693359375F * e;
+    y = x < 1.17549435e-38F ? -__builtin_inff() : y;
+    y = x > 3.4028235e38F ? x : y;
+    return x < 0 || x != x ? __builtin_nanf("") : y;
+}
+
 VECTOR_INLINE float vector_sigmoid(float x)
 {
     return 1.0F / (1.0F + vector_exp(-x));
