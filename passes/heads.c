@@ -222,7 +222,7 @@ typedef struct Walk {
     Node *linear[4]; /* the first of them */
     size_t linear_count;
     const Node *stopper; /* where a branch ended without a linear layer; NULL: none */
-    bool reached_input;
+    bool reached_input, norm;
 } Walk;
 
 static void walk_value(Walk *walk, const Value *value, Node *from)
@@ -256,6 +256,7 @@ static void walk_node(Walk *walk, Node *node, bool inside)
             walk->stopper = node;
         return;
     }
+    walk->norm = walk->norm || rule->tail == TAIL_NORM;
     for (int i = 0; i < node->input_count; i++)
         if (carries_data(rule, i))
             walk_value(walk, node->inputs[i], node);
@@ -266,7 +267,7 @@ static void walk_back(Walk *walk, const Value *value, bool inside)
 {
     walk->linear_count = walk->count = 0;
     walk->stopper = NULL;
-    walk->reached_input = false;
+    walk->reached_input = walk->norm = false;
     walk_value(walk, value, NULL);
     for (size_t i = 0; i < walk->count; i++)
         walk_node(walk, walk->seen[i], inside);
@@ -277,7 +278,7 @@ static void walk_back(Walk *walk, const Value *value, bool inside)
 /* ---- what lies between the layer and the output -------------------------------------------------------- */
 
 typedef struct TailInfo {
-    bool pool, select, norm, rank_change;
+    bool pool, select, rank_change;
     Value *end; /* behind the last step to keep; NULL: none */
     Str post;
 } TailInfo;
@@ -307,7 +308,6 @@ static void tail_read(const Head *head, TailInfo *info, Arena *arena)
     for (const Node *node = start; node != NULL; node = node->note) {
         const Through *rule = through_find(node);
         info->pool = info->pool || rule->tail == TAIL_POOL;
-        info->norm = info->norm || rule->tail == TAIL_NORM;
         bool reshapes = node_is(node, "Reshape") && !reshape_keeps_rank(node, arena);
         info->rank_change = info->rank_change || reshapes;
         if (rule->tail == TAIL_SELECT || rule->tail == TAIL_POOL || reshapes) {
@@ -413,7 +413,7 @@ static void head_rate(Head *head, const Walk *walk, const Linear *linear, const 
     if (linear->conv)
         rate_conv(head, linear, arena);
     rate_class_count(head, tail, arena);
-    if (tail->norm)
+    if (walk->norm)
         rate(head, 0.45, "its result is normalised: an embedding rather than class scores?");
     else if (looks_like_embedding(head->output->name))
         rate(head, 0.45, arena_printf(arena, "output '%s' is named like features, not scores", head->output->name));
@@ -631,8 +631,8 @@ static Status pick_best(const HeadList *list, const char *output, const Head **h
         if ((best != NULL && best->node == item->node) || (output == NULL && item->inner && outer))
             continue; /* features beside scores, or scores beside probabilities */
         if (best != NULL)
-            return refuse(list, output, output == NULL ? "several heads, choose by name or by output" : "several heads",
-                          err);
+            return refuse(list, output,
+                          best->output == item->output ? best->why : "several heads, choose by name or by output", err);
         best = item;
     }
     if (best == NULL)
