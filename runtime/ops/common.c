@@ -118,3 +118,97 @@ uint64_t node_stream(const Node *node)
         hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
     return hash;
 }
+
+/* ---- indices ------------------------------------------------------------------------------------------ */
+
+int64_t index_at(DType dtype, const void *data, int64_t i)
+{
+    return dtype == DTYPE_I32 ? ((const int32_t *)data)[i] : ((const int64_t *)data)[i];
+}
+
+Status index_check_dtype(const Node *node, DType dtype, Error *err)
+{
+    if (dtype != DTYPE_I32 && dtype != DTYPE_I64)
+        return infer_fail(node, err, "indices are %s, int32 or int64 expected", dtype_name(dtype));
+    return STATUS_OK;
+}
+
+Status index_check(const Node *node, int64_t at, int64_t i, int64_t dim, int64_t *out, Error *err)
+{
+    if (at < -dim || at >= dim)
+        return infer_fail(node, err, "index %lld at position %lld is outside an axis of %lld", (long long)at,
+                          (long long)i, (long long)dim);
+    *out = at < 0 ? at + dim : at;
+    return STATUS_OK;
+}
+
+Status index_list(const Node *node, DType dtype, const void *data, int64_t count, int64_t dim, int64_t *out, Error *err)
+{
+    TRY(index_check_dtype(node, dtype, err));
+    for (int64_t i = 0; i < count; i++)
+        TRY(index_check(node, index_at(dtype, data, i), i, dim, &out[i], err));
+    return STATUS_OK;
+}
+
+int64_t elements_offset(int64_t i, int rank, const int64_t *dims, const int64_t *strides, int axis, int64_t at)
+{
+    int64_t offset = at * strides[axis];
+    for (int d = rank - 1; d >= 0; d--) {
+        if (d != axis)
+            offset += i % dims[d] * strides[d];
+        i /= dims[d];
+    }
+    return offset;
+}
+
+/* ---- order -------------------------------------------------------------------------------------------- */
+
+static int order_of(double a, double b)
+{
+    if (a != a || b != b)
+        return (a != a) - (b != b);
+    return (a > b) - (a < b);
+}
+
+static int order_of_bytes(const Bytes *a, const Bytes *b)
+{
+    size_t shared = a->length < b->length ? a->length : b->length;
+    int order = shared > 0 ? memcmp(a->data, b->data, shared) : 0;
+    return order != 0 ? order : (a->length > b->length) - (a->length < b->length);
+}
+
+#define COMPARE(type) ((*(const type *)a > *(const type *)b) - (*(const type *)a < *(const type *)b))
+
+int element_compare(DType dtype, const void *a, const void *b)
+{
+    switch ((int)dtype) {
+    case DTYPE_F32:
+        return order_of((double)*(const float *)a, (double)*(const float *)b);
+    case DTYPE_F64:
+        return order_of(*(const double *)a, *(const double *)b);
+    case DTYPE_I64:
+        return COMPARE(int64_t);
+    case DTYPE_U64:
+        return COMPARE(uint64_t);
+    case DTYPE_I32:
+        return COMPARE(int32_t);
+    case DTYPE_U32:
+        return COMPARE(uint32_t);
+    case DTYPE_I16:
+        return COMPARE(int16_t);
+    case DTYPE_U16:
+        return COMPARE(uint16_t);
+    case DTYPE_I8:
+    case DTYPE_I4:
+    case DTYPE_I2:
+        return COMPARE(int8_t);
+    case DTYPE_F16:
+        return order_of((double)f16_to_f32(*(const uint16_t *)a), (double)f16_to_f32(*(const uint16_t *)b));
+    case DTYPE_BF16:
+        return order_of((double)bf16_to_f32(*(const uint16_t *)a), (double)bf16_to_f32(*(const uint16_t *)b));
+    case DTYPE_STRING:
+        return order_of_bytes(a, b);
+    default:
+        return memcmp(a, b, dtype_size(dtype));
+    }
+}

@@ -7,39 +7,6 @@
 
 #include <string.h>
 
-/* ---- indices ------------------------------------------------------------------------------------------ */
-
-static int64_t index_at(DType dtype, const void *data, int64_t i)
-{
-    return dtype == DTYPE_I32 ? ((const int32_t *)data)[i] : ((const int64_t *)data)[i];
-}
-
-static Status index_dtype(const Node *node, DType dtype, Error *err)
-{
-    if (dtype != DTYPE_I32 && dtype != DTYPE_I64)
-        return infer_fail(node, err, "indices are %s, int32 or int64 expected", dtype_name(dtype));
-    return STATUS_OK;
-}
-
-/* Index `i` counted from the front; negative ones count from the back. */
-static Status index_check(const Node *node, int64_t at, int64_t i, int64_t dim, int64_t *out, Error *err)
-{
-    if (at < -dim || at >= dim)
-        return infer_fail(node, err, "index %lld at position %lld is outside an axis of %lld", (long long)at,
-                          (long long)i, (long long)dim);
-    *out = at < 0 ? at + dim : at;
-    return STATUS_OK;
-}
-
-static Status index_list(const Node *node, DType dtype, const void *data, int64_t count, int64_t dim, int64_t *out,
-                         Error *err)
-{
-    TRY(index_dtype(node, dtype, err));
-    for (int64_t i = 0; i < count; i++)
-        TRY(index_check(node, index_at(dtype, data, i), i, dim, &out[i], err));
-    return STATUS_OK;
-}
-
 /* ---- Gather: [outer, dim, inner] by [count] -> [outer, count, inner] ---------------------------------- */
 
 typedef struct GatherShape {
@@ -89,10 +56,10 @@ static void gather_range(int64_t begin, int64_t end, void *context)
 static Status gather_infer(Node *node, Error *err)
 {
     const Type *x = &node->inputs[0]->type, *indices = &node->inputs[1]->type;
-    int rank;
+    int rank = 0;
     int64_t dims[RANK_MAX];
     GatherShape shape;
-    TRY(index_dtype(node, indices->dtype, err));
+    TRY(index_check_dtype(node, indices->dtype, err));
     TRY(gather_shape(node, x->rank, x->dims, indices->rank, indices->dims, &rank, dims, &shape, err));
     type_set(&node->outputs[0]->type, x->dtype, rank, dims);
     return STATUS_OK;
@@ -101,7 +68,7 @@ static Status gather_infer(Node *node, Error *err)
 static Status gather_eval(EvalContext *context, Error *err)
 {
     const Array *x = context->in[0], *indices = context->in[1];
-    int rank;
+    int rank = 0;
     int64_t dims[RANK_MAX];
     GatherJob job = {.size = dtype_size(x->dtype), .from = x->data};
     Array *y;
@@ -132,7 +99,7 @@ static Status gather_run(Step *step, Error *err)
 
 static Status gather_prepare(PlanContext *context, Error *err)
 {
-    int rank;
+    int rank = 0;
     int64_t dims[RANK_MAX];
     const Slot *x = kernel_input(context, 0, LAYOUT_PLAIN), *indices = kernel_input(context, 1, LAYOUT_PLAIN);
     kernel_output(context, 0, LAYOUT_PLAIN);
@@ -278,35 +245,23 @@ static Status elements_infer(Node *node, Error *err)
 {
     const Type *x = &node->inputs[0]->type, *indices = &node->inputs[1]->type;
     int axis;
-    TRY(index_dtype(node, indices->dtype, err));
+    TRY(index_check_dtype(node, indices->dtype, err));
     TRY(elements_check(node, x->rank, x->dims, indices->rank, indices->dims, &axis, err));
     type_set(&node->outputs[0]->type, x->dtype, indices->rank, indices->dims);
     return STATUS_OK;
 }
 
-/* Offset in `x` of the element at flat position `i` of `dims`, its axis taken from the index. */
-static int64_t elements_offset(int64_t i, int rank, const int64_t *dims, const int64_t *strides, int axis, int64_t at)
-{
-    int64_t offset = at * strides[axis];
-    for (int d = rank - 1; d >= 0; d--) {
-        if (d != axis)
-            offset += i % dims[d] * strides[d];
-        i /= dims[d];
-    }
-    return offset;
-}
-
-static Status elements_move(const Node *node, int rank, const int64_t *x_dims, const char *x, DType index_dtype_,
+static Status elements_move(const Node *node, int rank, const int64_t *x_dims, const char *x, DType dtype,
                             const void *indices, const int64_t *dims, char *y, size_t size, Error *err)
 {
     int axis;
     int64_t strides[RANK_MAX], count = dims_count(rank, dims);
     TRY(elements_check(node, rank, x_dims, rank, dims, &axis, err));
-    TRY(index_dtype(node, index_dtype_, err));
+    TRY(index_check_dtype(node, dtype, err));
     strides_dense(rank, x_dims, strides);
     for (int64_t i = 0; i < count; i++) {
-        int64_t at;
-        TRY(index_check(node, index_at(index_dtype_, indices, i), i, x_dims[axis], &at, err));
+        int64_t at = 0;
+        TRY(index_check(node, index_at(dtype, indices, i), i, x_dims[axis], &at, err));
         memcpy(y + (size_t)i * size, x + (size_t)elements_offset(i, rank, dims, strides, axis, at) * size, size);
     }
     return STATUS_OK;
@@ -406,7 +361,7 @@ static Status nd_offset(const Node *node, const NdShape *s, DType dtype, const v
 {
     *offset = row / s->rows * s->block;
     for (int i = 0; i < s->depth; i++) {
-        int64_t at;
+        int64_t at = 0;
         TRY(index_check(node, index_at(dtype, indices, row * s->depth + i), row, s->dims[i], &at, err));
         *offset += at * s->strides[i];
     }
@@ -416,10 +371,10 @@ static Status nd_offset(const Node *node, const NdShape *s, DType dtype, const v
 static Status nd_infer(Node *node, Error *err)
 {
     const Type *x = &node->inputs[0]->type, *indices = &node->inputs[1]->type;
-    int rank;
+    int rank = 0;
     int64_t dims[RANK_MAX];
     NdShape shape;
-    TRY(index_dtype(node, indices->dtype, err));
+    TRY(index_check_dtype(node, indices->dtype, err));
     TRY(nd_shape(node, x->rank, x->dims, indices->rank, indices->dims, &rank, dims, &shape, err));
     type_set(&node->outputs[0]->type, x->dtype, rank, dims);
     return STATUS_OK;
@@ -428,11 +383,11 @@ static Status nd_infer(Node *node, Error *err)
 static Status nd_eval(EvalContext *context, Error *err)
 {
     const Array *x = context->in[0], *indices = context->in[1];
-    int rank;
+    int rank = 0;
     int64_t dims[RANK_MAX];
     NdShape s;
     Array *y;
-    TRY(index_dtype(context->node, indices->dtype, err));
+    TRY(index_check_dtype(context->node, indices->dtype, err));
     TRY(nd_shape(context->node, x->rank, x->dims, indices->rank, indices->dims, &rank, dims, &s, err));
     TRY(eval_output(context, 0, x->dtype, rank, dims, &y, err));
     const size_t run = (size_t)s.slice * dtype_size(x->dtype);
@@ -476,7 +431,7 @@ static Status nd_grad_eval(EvalContext *context, Error *err)
     const Array *dy = context->in[0], *indices = context->in[1];
     size_t x_rank;
     const int64_t *x_dims = node_ints(context->node, "dims", &x_rank);
-    int rank;
+    int rank = 0;
     int64_t dims[RANK_MAX];
     NdShape s;
     Array *dx;

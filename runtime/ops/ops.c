@@ -28,6 +28,8 @@ static const OpDef *const families[] = {
     ops_recurrent,
     ops_reduce,
     ops_resize,
+    ops_scatter,
+    ops_select,
     ops_sequence,
     ops_shape,
     ops_signal,

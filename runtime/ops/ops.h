@@ -27,6 +27,8 @@ extern const OpDef ops_rearrange[];
 extern const OpDef ops_recurrent[];
 extern const OpDef ops_reduce[];
 extern const OpDef ops_resize[];
+extern const OpDef ops_scatter[];
+extern const OpDef ops_select[];
 extern const OpDef ops_sequence[];
 extern const OpDef ops_shape[];
 extern const OpDef ops_signal[];
@@ -61,6 +63,16 @@ int physical_axis(Layout layout, int rank, int axis);
 /* A row that runs on PLAIN slots of any dtype asks for all its inputs so; Slot is NULL where one is omitted. */
 void kernel_inputs_plain(PlanContext *context);
 uint64_t node_stream(const Node *node); /* of random numbers: from its first output's name, the same in every plan */
+
+/* Indices are int32 or int64; negative ones count from the back. Outside the axis is an error naming node and value. */
+int64_t index_at(DType dtype, const void *data, int64_t i);
+Status index_check_dtype(const Node *node, DType dtype, Error *err);
+Status index_check(const Node *node, int64_t at, int64_t i, int64_t dim, int64_t *out, Error *err);
+Status index_list(const Node *node, DType dtype, const void *data, int64_t count, int64_t dim, int64_t *out, Error *err);
+/* Offset (by `strides`) of the element at flat position `i` of `dims`, with `at` in place of its index along `axis`. */
+int64_t elements_offset(int64_t i, int rank, const int64_t *dims, const int64_t *strides, int axis, int64_t at);
+/* Below, equal to or above zero; NaN is above every number, strings compare by bytes. */
+int element_compare(DType dtype, const void *a, const void *b);
 
 /* ---- stride.c: moving elements between strided views ------------------------------------------------------ */
 
