@@ -1,2 +1,264 @@
-/* passes/infer.c: to be written. */
-#include "onnx/onnx.h"
+/* Types, shapes and folding.
+ * does: binds the graph inputs' shapes, then walks in order: infers each node from the types and constants before it,
+ * and evaluates nodes whose inputs are all constant, so that shape arithmetic disappears. An If whose condition became
+ * constant is replaced by the branch taken. needs: topological order, newest forms. keeps: names, parameters (never
+ * folded through). breaks: nothing; folded nodes stay until pass_clean removes them. */
+#include <string.h>
+
+#include "passes/passes.h"
+
+enum { FOLD_LIMIT = 16 << 20 }; /* elements */
+
+/* ---- inputs ------------------------------------------------------------------------------------------------- */
+
+static const Binding *binding_of_input(const Binding *bindings, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++)
+        if (bindings[i].input != NULL && strcmp(bindings[i].input, name) == 0)
+            return &bindings[i];
+    return NULL;
+}
+
+static const Binding *binding_of_symbol(const Binding *bindings, size_t count, const char *symbol)
+{
+    for (size_t i = 0; i < count; i++)
+        if (bindings[i].input == NULL && bindings[i].symbol != NULL && strcmp(bindings[i].symbol, symbol) == 0)
+            return &bindings[i];
+    return NULL;
+}
+
+static Status bind_dim(Value *input, int axis, const Binding *bindings, size_t count, Error *err)
+{
+    Type *type = &input->type;
+    const char *symbol = type->symbols[axis];
+    const Binding *binding = symbol == NULL ? NULL : binding_of_symbol(bindings, count, symbol);
+    if (binding == NULL && axis == 0)
+        binding = binding_of_symbol(bindings, count, "batch");
+    if (binding == NULL)
+        return fail(err, STATUS_REJECTED, "input '%s': dim %d (%s) has no value; give the input's shape", input->name,
+                    axis, symbol == NULL ? "unnamed" : symbol);
+    type->dims[axis] = binding->value;
+    return STATUS_OK;
+}
+
+static Status bind_input(Value *input, const Binding *bindings, size_t count, Error *err)
+{
+    Type *type = &input->type;
+    const Binding *whole = binding_of_input(bindings, count, input->name);
+    if (type->kind != TYPE_TENSOR)
+        return STATUS_OK;
+    if (whole != NULL) {
+        if (type->rank >= 0 && type->rank != whole->rank)
+            return fail(err, STATUS_REJECTED, "input '%s' has %d dims, data with %d dims was given", input->name,
+                        type->rank, whole->rank);
+        type_set(type, type->dtype, whole->rank, whole->dims);
+        return STATUS_OK;
+    }
+    if (type->rank < 0)
+        return fail(err, STATUS_REJECTED, "input '%s' has no shape in the file; give one", input->name);
+    for (int axis = 0; axis < type->rank; axis++)
+        if (type->dims[axis] < 0)
+            TRY(bind_dim(input, axis, bindings, count, err));
+    return STATUS_OK;
+}
+
+/* ---- folding ------------------------------------------------------------------------------------------------- */
+
+static bool is_fixed(const Value *value)
+{
+    return value->constant != NULL && value->role != ROLE_PARAMETER && value->role != ROLE_STATE;
+}
+
+static bool can_fold(const Node *node)
+{
+    const unsigned never = OP_RANDOM | OP_BODY | OP_STATE;
+    if (node->op == NULL || node->op->eval == NULL || (node->op->traits & never) != 0)
+        return false;
+    bool shape_only = (node->op->traits & OP_SHAPE_ONLY) != 0;
+    for (int i = 0; i < node->input_count; i++) {
+        const Value *input = node->inputs[i];
+        if (input != NULL && !is_fixed(input) && !(shape_only && i == 0 && type_known(&input->type)))
+            return false;
+    }
+    for (int i = 0; i < node->output_count; i++) {
+        const Value *output = node->outputs[i];
+        if (output != NULL && (output->role == ROLE_PARAMETER || output->type.kind != TYPE_TENSOR ||
+                               type_count(&output->type) > FOLD_LIMIT))
+            return false;
+    }
+    return true;
+}
+
+static Status fold_input(const Value *value, Arena *arena, const Array **array, Error *err)
+{
+    *array = NULL;
+    if (value == NULL)
+        return STATUS_OK;
+    Array *made;
+    if (is_fixed(value)) {
+        TRY(array_from_tensor(arena, value->constant, &made, err));
+    } else { /* only its shape is read */
+        made = arena_new(arena, Array);
+        made->dtype = value->type.dtype;
+        made->rank = value->type.rank;
+        memcpy(made->dims, value->type.dims, sizeof made->dims);
+        made->count = type_count(&value->type);
+    }
+    *array = made;
+    return STATUS_OK;
+}
+
+static void keep_results(Node *node, Array *const *out)
+{
+    Arena *arena = &node->graph->model->arena;
+    for (int i = 0; i < node->output_count; i++) {
+        Value *value = node->outputs[i];
+        if (value == NULL || out[i] == NULL || out[i]->kind != ARRAY_TENSOR)
+            continue;
+        value->constant = tensor_from_array(arena, value->name, out[i]);
+        value->role = ROLE_CONSTANT;
+        type_set(&value->type, out[i]->dtype, out[i]->rank, out[i]->dims);
+    }
+}
+
+static Status fold(Node *node, Error *err)
+{
+    Arena scratch;
+    arena_init(&scratch);
+    const Array **in = arena_array(&scratch, const Array *, (size_t)node->input_count + 1);
+    Array **out = arena_array(&scratch, Array *, (size_t)node->output_count + 1);
+    Status status = STATUS_OK;
+    for (int i = 0; i < node->input_count && status == STATUS_OK; i++)
+        status = fold_input(node->inputs[i], &scratch, &in[i], err);
+    EvalContext context = {.node = node,
+                           .in = in,
+                           .in_count = node->input_count,
+                           .out = out,
+                           .out_count = node->output_count,
+                           .arena = &scratch};
+    if (status == STATUS_OK)
+        status = node_eval(&context, err);
+    if (status == STATUS_OK)
+        keep_results(node, out);
+    arena_release(&scratch);
+    return status;
+}
+
+/* ---- If with a known condition ---------------------------------------------------------------------------------- */
+
+/* The body's nodes move before `node`; names that are taken get new ones. */
+static Status take_branch(Node *node, Graph *branch, Error *err)
+{
+    Graph *graph = node->graph;
+    Arena scratch;
+    arena_init(&scratch);
+    Map moved; /* body value name -> value outside */
+    map_init(&moved);
+    for (size_t i = 0; i < branch->initializer_count; i++) {
+        Value *inner = branch->initializers[i];
+        Tensor *copy = arena_copy(&graph->model->arena, inner->constant, sizeof *copy);
+        copy->name = graph_unique_name(graph, inner->name);
+        Value *outer = graph_add_initializer(graph, copy);
+        outer->type = inner->type;
+        outer->role = inner->role;
+        outer->origin = inner->origin;
+        map_set(&moved, inner->name, outer);
+    }
+    for (Node *inner = branch->first; inner != NULL; inner = inner->next) {
+        Node *copy = graph_add_node(graph, node, inner->domain, inner->op_type, inner->opset, inner->name, NULL, 0, 0);
+        for (int i = 0; i < inner->input_count; i++) {
+            Value *from = inner->inputs[i];
+            Value *outer = from == NULL ? NULL : map_get(&moved, from->name);
+            node_add_input(copy, outer != NULL ? outer : from);
+        }
+        for (int i = 0; i < inner->output_count; i++) {
+            Value *from = inner->outputs[i];
+            if (from == NULL)
+                continue;
+            while (copy->output_count < i)
+                node_add_output(copy, NULL);
+            map_set(&moved, from->name, node_add_output(copy, graph_unique_name(graph, from->name)));
+        }
+        node_copy_attrs(copy, inner);
+        copy->document_node = inner->document_node;
+    }
+    Status status = STATUS_OK;
+    for (int i = 0; i < node->output_count && (size_t)i < branch->output_count; i++) {
+        Value *result = map_get(&moved, branch->outputs[i]->name);
+        if (node->outputs[i] != NULL)
+            value_replace_uses(node->outputs[i], result != NULL ? result : branch->outputs[i]);
+    }
+    if (branch->output_count < (size_t)node->output_count)
+        status = fail(err, STATUS_REJECTED, "%s: the branch taken has %zu outputs, %d expected", node_text(node),
+                      branch->output_count, node->output_count);
+    map_release(&moved);
+    arena_release(&scratch);
+    return status;
+}
+
+static Graph *known_branch(const Node *node)
+{
+    if (!node_is(node, "If") || node->input_count != 1 || node->inputs[0] == NULL || !is_fixed(node->inputs[0]))
+        return NULL;
+    bool yes = tensor_count(node->inputs[0]->constant) > 0 && tensor_i64_at(node->inputs[0]->constant, 0) != 0;
+    return node_graph(node, yes ? "then_branch" : "else_branch");
+}
+
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
+
+static void type_of_constant(Value *value)
+{
+    const Tensor *tensor = value->constant;
+    if (tensor != NULL && tensor->rank <= RANK_MAX)
+        type_set(&value->type, tensor->dtype, tensor->rank, tensor->dims);
+}
+
+static void forget_outputs(Node *node)
+{
+    for (int i = 0; i < node->output_count; i++)
+        if (node->outputs[i] != NULL)
+            node->outputs[i]->type.rank = -1;
+}
+
+static bool known_already(const Node *node)
+{
+    for (int i = 0; i < node->output_count; i++)
+        if (node->outputs[i] != NULL && node->outputs[i]->constant == NULL)
+            return false;
+    return node->output_count > 0;
+}
+
+Status pass_infer_known(Graph *graph, Error *err)
+{
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        type_of_constant(graph->initializers[i]);
+    for (Node *node = graph->first, *next; node != NULL; node = next) {
+        next = node->next;
+        if (known_already(node))
+            continue;
+        Graph *branch = known_branch(node);
+        if (branch != NULL) {
+            Node *before = node->previous;
+            TRY(take_branch(node, branch, err));
+            node_remove(node);
+            next = before == NULL ? graph->first : before->next;
+            continue;
+        }
+        if (node->op == NULL) {
+            forget_outputs(node);
+            continue;
+        }
+        TRY(node_infer(node, err));
+        if (can_fold(node))
+            TRY(fold(node, err));
+    }
+    return STATUS_OK;
+}
+
+Status pass_infer(Graph *graph, const Binding *bindings, size_t count, Error *err)
+{
+    for (size_t i = 0; i < graph->input_count; i++)
+        if (graph->inputs[i]->constant == NULL)
+            TRY(bind_input(graph->inputs[i], bindings, count, err));
+    return pass_infer_known(graph, err);
+}

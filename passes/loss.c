@@ -1,2 +1,168 @@
-/* passes/loss.c: to be written. */
-#include "onnx/onnx.h"
+/* The loss as nodes of the graph.
+ * does: adds a target input and loss nodes for each spec, sums them into one scalar, the last output "loss". Where the
+ * output that the loss reads ends in what the loss contains itself (Softmax, LogSoftmax, Sigmoid), it reads what is
+ * before. needs: inferred shapes. keeps: all other outputs. Definitions are torch.nn.functional's with reduction
+ * "mean". */
+#include <string.h>
+
+#include "passes/passes.h"
+
+static Value *behind(Value *value, const char *op_type)
+{
+    return value->producer != NULL && node_is(value->producer, op_type) ? value->producer->inputs[0] : value;
+}
+
+static Value *logits_of(const LossSpec *spec, Value *output)
+{
+    switch (spec->kind) {
+    case LOSS_SOFTMAX_CE:
+    case LOSS_LM:
+        return behind(behind(output, "Softmax"), "LogSoftmax");
+    case LOSS_BCE:
+        return behind(output, "Sigmoid");
+    case LOSS_MSE:
+    case LOSS_L1:
+    case LOSS_HUBER:
+    case LOSS_DICE:
+        return output;
+    }
+    return output;
+}
+
+static Value *add_target(Graph *graph, const LossSpec *spec, const Type *logits)
+{
+    Value *target = graph_add_value(graph, spec->target_name == NULL ? "target" : spec->target_name);
+    int64_t dims[RANK_MAX];
+    int rank = 0, class_axis = spec->kind == LOSS_LM ? logits->rank - 1 : logits->rank > 1 ? 1 : 0;
+    bool classes = spec->kind == LOSS_SOFTMAX_CE || spec->kind == LOSS_LM || spec->kind == LOSS_DICE;
+    for (int i = 0; i < logits->rank; i++)
+        if (!classes || i != class_axis)
+            dims[rank++] = logits->dims[i];
+    type_set(&target->type, classes ? DTYPE_I64 : DTYPE_F32, rank, dims);
+    target->role = ROLE_INPUT;
+    graph_add_input(graph, target);
+    return target;
+}
+
+static Value *mean_all(Builder *b, Value *x)
+{
+    Node *node = build_node(b, "", "ReduceMean", &x, 1, 1);
+    if (node != NULL)
+        node_set_int(node, "keepdims", 0);
+    return build_finish(b, node);
+}
+
+static Value *cross_entropy(Builder *b, const LossSpec *spec, Value *logits, Value *target)
+{
+    int64_t axis = spec->kind == LOSS_LM ? logits->type.rank - 1 : logits->type.rank > 1 ? 1 : 0;
+    int64_t classes = logits->type.dims[axis];
+    Value *weights = NULL;
+    if (spec->class_weights != NULL) {
+        void *data;
+        Tensor *tensor = tensor_new(&b->graph->model->arena, NULL, DTYPE_F32, 1, &classes, &data);
+        memcpy(data, spec->class_weights, (size_t)classes * sizeof(float));
+        weights = build_constant(b, tensor);
+    }
+    Node *node = build_node(b, DOMAIN_INTERNAL, "SoftmaxCrossEntropyLoss", (Value *[]){logits, target, weights}, 3, 1);
+    if (node == NULL)
+        return NULL;
+    node_set_int(node, "axis", axis);
+    node_set_int(node, "ignore_index", spec->ignore_index);
+    node_set_float(node, "label_smoothing", (float)spec->label_smoothing);
+    return build_finish(b, node);
+}
+
+/* |d| < delta: d^2 / 2; else delta (|d| - delta / 2) */
+static Value *huber(Builder *b, const LossSpec *spec, Value *difference)
+{
+    DType dtype = difference->type.dtype;
+    double delta = spec->delta > 0 ? spec->delta : 1;
+    Value *size = build1(b, "Abs", difference), *half = build_scalar(b, dtype, 0.5),
+          *limit = build_scalar(b, dtype, delta);
+    Value *square = build2(b, "Mul", half, build2(b, "Mul", difference, difference));
+    Value *line = build2(b, "Mul", limit, build2(b, "Sub", size, build_scalar(b, dtype, delta / 2)));
+    return mean_all(b, build3(b, "Where", build2(b, "Less", size, limit), square, line));
+}
+
+static Value *reduce_sum(Builder *b, Value *x, const int64_t *axes, size_t count)
+{
+    Node *node = build_node(b, "", "ReduceSum", (Value *[]){x, build_ints(b, axes, count)}, 2, 1);
+    if (node != NULL)
+        node_set_int(node, "keepdims", 0);
+    return build_finish(b, node);
+}
+
+/* 1 - mean over samples and classes of (2 sum p t + 1) / (sum p + sum t + 1), p = softmax over axis 1, t one-hot
+ * (Milletari et al., V-Net, 2016; +1 against empty classes). */
+static Value *dice(Builder *b, Value *logits, Value *target)
+{
+    const Type *type = &logits->type;
+    int64_t axes[RANK_MAX];
+    size_t spatial = 0;
+    for (int i = 2; i < type->rank; i++)
+        axes[spatial++] = i;
+    Node *softmax = build_node(b, "", "Softmax", &logits, 1, 1);
+    if (softmax != NULL)
+        node_set_int(softmax, "axis", 1);
+    Value *p = build_finish(b, softmax);
+    const float levels[] = {0, 1};
+    void *data;
+    Tensor *values = tensor_new(&b->graph->model->arena, NULL, type->dtype, 1, (const int64_t[]){2}, &data);
+    memcpy(data, levels, sizeof levels);
+    Value *depth = build_ints(b, &type->dims[1], 1);
+    Node *one_hot = build_node(b, "", "OneHot", (Value *[]){target, depth, build_constant(b, values)}, 3, 1);
+    if (one_hot != NULL)
+        node_set_int(one_hot, "axis", 1);
+    Value *t = build_finish(b, one_hot), *one = build_scalar(b, type->dtype, 1), *two = build_scalar(b, type->dtype, 2);
+    Value *both = reduce_sum(b, build2(b, "Mul", p, t), axes, spatial);
+    Value *sizes = build2(b, "Add", reduce_sum(b, p, axes, spatial), reduce_sum(b, t, axes, spatial));
+    Value *ratio = build2(b, "Div", build2(b, "Add", build2(b, "Mul", two, both), one), build2(b, "Add", sizes, one));
+    return build2(b, "Sub", one, mean_all(b, ratio));
+}
+
+static Value *one_loss(Builder *b, const LossSpec *spec, Value *logits, Value *target)
+{
+    switch (spec->kind) {
+    case LOSS_SOFTMAX_CE:
+    case LOSS_LM:
+        return cross_entropy(b, spec, logits, target);
+    case LOSS_BCE:
+        return build_finish(b, build_node(b, DOMAIN_INTERNAL, "BCEWithLogitsLoss", (Value *[]){logits, target}, 2, 1));
+    case LOSS_DICE:
+        return dice(b, logits, target);
+    case LOSS_MSE:
+    case LOSS_L1:
+    case LOSS_HUBER:
+        break;
+    }
+    Value *difference = build2(b, "Sub", logits, target);
+    if (spec->kind == LOSS_HUBER)
+        return huber(b, spec, difference);
+    return mean_all(b, spec->kind == LOSS_L1 ? build1(b, "Abs", difference) : build2(b, "Mul", difference, difference));
+}
+
+Status pass_loss(Graph *graph, const LossSpec *losses, size_t count, Value **loss, Error *err)
+{
+    Builder b = builder_at(graph, NULL, "loss", err);
+    Value *sum = NULL;
+    size_t outputs = graph->output_count;
+    for (size_t i = 0; i < count; i++) {
+        if (losses[i].output >= outputs)
+            return fail(err, STATUS_USAGE, "loss %zu reads output %zu, the model has %zu", i, losses[i].output,
+                        outputs);
+        Value *logits = logits_of(&losses[i], graph->outputs[losses[i].output]);
+        if (!type_known(&logits->type) || logits->type.rank == 0)
+            return fail(err, STATUS_UNSUPPORTED, "the shape of output '%s' is not known, no loss can read it",
+                        logits->name);
+        Value *term = one_loss(&b, &losses[i], logits, add_target(graph, &losses[i], &logits->type));
+        if (losses[i].weight != 1 && term != NULL)
+            term = build2(&b, "Mul", term, build_scalar(&b, term->type.dtype, losses[i].weight));
+        sum = sum == NULL ? term : build2(&b, "Add", sum, term);
+        TRY(b.status);
+    }
+    if (sum == NULL)
+        return fail(err, STATUS_USAGE, "no loss was given");
+    graph_add_output(graph, sum);
+    *loss = sum;
+    return STATUS_OK;
+}
