@@ -123,20 +123,14 @@ static void remove_nodes(Graph *graph, Node **doomed, size_t count)
     }
 }
 
-/* Nodes needed by the old outputs and not by the new ones. */
-static size_t find_doomed(Graph *graph, Value *const *old, size_t old_count, Node **doomed)
+size_t graph_needed(Graph *graph, Node **nodes)
 {
-    graph_mark_needed(graph, old, old_count);
+    graph_mark_needed(graph, graph->outputs, graph->output_count);
     size_t count = 0;
     for (Node *node = graph->first; node != NULL; node = node->next)
         if (node->mark)
-            doomed[count++] = node;
-    graph_mark_needed(graph, graph->outputs, graph->output_count);
-    size_t kept = 0;
-    for (size_t i = 0; i < count; i++)
-        if (!doomed[i]->mark)
-            doomed[kept++] = doomed[i];
-    return kept;
+            nodes[count++] = node;
+    return count;
 }
 
 /* value_info entries of values that are gone. */
@@ -151,14 +145,18 @@ static void remove_stale_infos(Graph *graph)
     graph->info_count = kept;
 }
 
-void graph_drop_unneeded(Graph *graph, Value *const *old, size_t old_count, bool keep_inputs)
+void graph_drop_unneeded(Graph *graph, Node *const *nodes, size_t count, bool keep_inputs)
 {
     Arena scratch;
     arena_init(&scratch);
-    Node **doomed = arena_array(&scratch, Node *, graph->node_count + 1);
-    size_t count = find_doomed(graph, old, old_count, doomed);
-    if (count > 0) {
-        remove_nodes(graph, doomed, count);
+    Node **doomed = arena_array(&scratch, Node *, count + 1);
+    graph_mark_needed(graph, graph->outputs, graph->output_count);
+    size_t doomed_count = 0;
+    for (size_t i = 0; i < count; i++)
+        if (!nodes[i]->mark)
+            doomed[doomed_count++] = nodes[i];
+    if (doomed_count > 0) {
+        remove_nodes(graph, doomed, doomed_count);
         remove_unread(graph, keep_inputs);
         remove_stale_infos(graph);
     }
@@ -203,11 +201,11 @@ Status pass_cut(Model *document, Value *features, Value *output, bool keep_input
                       output != NULL ? "'" : "");
         goto done;
     }
-    Value **old = arena_copy(&scratch, graph->outputs, graph->output_count * sizeof *graph->outputs);
-    size_t old_count = graph->output_count;
+    Node **needed = arena_array(&scratch, Node *, graph->node_count + 1);
+    size_t needed_count = graph_needed(graph, needed);
     model_set_metadata(document, "regraft.cut_output", output != NULL ? output->name : first->name);
     replace_outputs(graph, features, dropped);
-    graph_drop_unneeded(graph, old, old_count, keep_inputs);
+    graph_drop_unneeded(graph, needed, needed_count, keep_inputs);
     metadata_drop_classes(document);
 done:
     arena_release(&scratch);

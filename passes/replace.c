@@ -37,7 +37,14 @@ static bool recount_input(Node *node, int index, int64_t from, int64_t to)
     Tensor *tensor = recount(node->graph, node_input(node, index), from, to);
     if (tensor == NULL)
         return false;
+    Value *old = node_input(node, index);
     node_set_input(node, index, graph_add_initializer(node->graph, tensor));
+    if (old->use_count > 0 || old->is_output || old->is_input)
+        return true;
+    if (old->is_initializer)
+        graph_remove_initializer(node->graph, old);
+    else if (old->producer != NULL && node_is(old->producer, "Constant"))
+        node_remove(old->producer);
     return true;
 }
 
@@ -100,9 +107,8 @@ static size_t output_index(const Graph *graph, const Value *value)
     return i;
 }
 
-/* The step the tail ends in becomes the output under the old output's name. */
-static void end_tail(Graph *graph, const Head *head, const char *name, bool keep_inputs, Value *const *old,
-                     size_t old_count)
+/* The step the tail ends in becomes the output. */
+static void end_tail(Graph *graph, const Head *head)
 {
     Value *end = head->tail_end;
     if (end != head->output) {
@@ -111,9 +117,6 @@ static void end_tail(Graph *graph, const Head *head, const char *name, bool keep
             end->type = (Type){.kind = TYPE_TENSOR, .dtype = head->features->type.dtype, .rank = -1};
         graph_replace_output(graph, output_index(graph, head->output), end);
     }
-    graph_drop_unneeded(graph, old, old_count, keep_inputs);
-    if (strcmp(end->name, name) != 0 && graph_find(graph, name) == NULL)
-        graph_rename_value(graph, end, name);
 }
 
 static Status replace_before_tail(Model *document, const Head *head, const HeadSpec *spec, bool keep_inputs,
@@ -128,12 +131,15 @@ static Status replace_before_tail(Model *document, const Head *head, const HeadS
     Value *old = head->scores, *scores;
     const char *inner = arena_printf(&document->arena, "%s_new", old->name);
     TRY(head_build(document, head->features, &layer, old->producer->next, inner, &scores, err));
-    size_t old_count = graph->output_count;
-    Value **outputs = arena_copy(&document->arena, graph->outputs, old_count * sizeof *outputs);
+    Node **needed = arena_array(&document->arena, Node *, graph->node_count + 1);
+    size_t needed_count = graph_needed(graph, needed);
     Type scores_type = scores->type;
     const char *name = spec->output_name != NULL ? spec->output_name : head->output->name;
     value_replace_uses(old, scores);
-    end_tail(graph, head, name, keep_inputs, outputs, old_count);
+    end_tail(graph, head);
+    graph_drop_unneeded(graph, needed, needed_count, keep_inputs);
+    if (strcmp(head->tail_end->name, name) != 0 && graph_find(graph, name) == NULL)
+        graph_rename_value(graph, head->tail_end, name);
     refit_tail(graph, scores, head, spec);
     scores->type = scores_type;
     *logits = head->tail_end;

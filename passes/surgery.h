@@ -35,9 +35,11 @@ bool weight_resolve(const Value *value, Weight *weight);
 /* The operand as integers when it is a small constant: shapes, axes. *values is in `arena`. */
 bool operand_ints(const Value *value, Arena *arena, int64_t **values, size_t *count);
 
-/* cut.c: removes nodes that the outputs `old` needed and the graph's outputs now do not, initializers that only they
- * read, and inputs too unless keep_inputs. */
-void graph_drop_unneeded(Graph *graph, Value *const *old, size_t old_count, bool keep_inputs);
+/* cut.c: nodes that the outputs need now, in `nodes` (room for all of the graph). */
+size_t graph_needed(Graph *graph, Node **nodes);
+/* cut.c: removes those of `nodes` that the outputs do not need any more, initializers that only they read, and inputs too
+ * unless keep_inputs. */
+void graph_drop_unneeded(Graph *graph, Node *const *nodes, size_t count, bool keep_inputs);
 /* cut.c: metadata that names or counts classes goes, whoever wrote it (hazard 33). */
 void metadata_drop_classes(Model *document);
 /* attach.c: a new layer's scores on `features`, its nodes before `before` (NULL: at the end). `output_name` as in
