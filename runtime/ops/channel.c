@@ -44,7 +44,7 @@ typedef struct Job {
 } Job;
 
 /* Rows of at most LANES channels that lie `stride` floats apart, added up in float and handed over in double. */
-VECTOR_INLINE void sum_rows(const float *rows, int64_t count, int64_t stride, int64_t lanes, double *total)
+VECTOR_INLINE void sum_lanes_of(const float *rows, int64_t count, int64_t stride, int64_t lanes, double *total)
 {
     enum { RUN = 512 }; /* rows added in float before the sum moves into a double */
     for (int64_t begin = 0; begin < count; begin += RUN) {
@@ -58,6 +58,15 @@ VECTOR_INLINE void sum_rows(const float *rows, int64_t count, int64_t stride, in
         for (int64_t i = 0; i < lanes; i++)
             total[i] += (double)sum[i];
     }
+}
+
+/* A full set of lanes is known to the compiler and stays in registers. */
+VECTOR_INLINE void sum_rows(const float *rows, int64_t count, int64_t stride, int64_t lanes, double *total)
+{
+    if (lanes == LANES)
+        sum_lanes_of(rows, count, stride, LANES, total);
+    else
+        sum_lanes_of(rows, count, stride, lanes, total);
 }
 
 VECTOR_INLINE double sum_run(const float *from, int64_t count)
@@ -172,4 +181,97 @@ void channel_view_add(const ChannelView *view, const float *bias, float *y)
         parallel_for(view->batch * view->blocks, 1, add_blocked, &job);
     else
         parallel_for(view->batch * view->spatial, 64, add_nhwc, &job);
+}
+
+/* ---- means over positions -----------------------------------------------------------------------------------------
+ */
+
+VECTOR_CLONES
+static void mean_plain(int64_t first, int64_t last, void *context) /* over [N, C] */
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    for (int64_t nc = first; nc < last; nc++)
+        job->to[nc] = (float)(sum_run(job->from + nc * v->spatial, v->spatial) / (double)v->spatial);
+}
+
+/* Over [N, C/b], or [N, C/LANES] for NHWC. */
+VECTOR_CLONES
+static void mean_lanes(int64_t first, int64_t last, void *context)
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    bool blocked = v->layout == LAYOUT_BLOCKED;
+    int64_t width = blocked ? v->block : LANES, groups = (v->channels + width - 1) / width;
+    for (int64_t ng = first; ng < last; ng++) {
+        double total[LANES] = {0};
+        int64_t n = ng / groups, channel = ng % groups * width;
+        int64_t lanes = v->channels - channel < width ? v->channels - channel : width;
+        if (blocked)
+            sum_rows(job->from + ng * v->spatial * v->block, v->spatial, v->block, v->block, total);
+        else
+            sum_rows(job->from + n * v->spatial * v->channels + channel, v->spatial, v->channels, lanes, total);
+        for (int64_t i = 0; i < lanes; i++)
+            job->to[n * v->channels + channel + i] = (float)(total[i] / (double)v->spatial);
+    }
+}
+
+void channel_view_mean(const ChannelView *view, const float *x, float *mean)
+{
+    Job job = {view, x, mean};
+    int64_t width = view->layout == LAYOUT_BLOCKED ? view->block : LANES;
+    if (view->layout == LAYOUT_PLAIN)
+        parallel_for(view->batch * view->channels, 16, mean_plain, &job);
+    else
+        parallel_for(view->batch * ((view->channels + width - 1) / width), 1, mean_lanes, &job);
+}
+
+VECTOR_CLONES
+static void spread_plain(int64_t first, int64_t last, void *context) /* over [N, C] */
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    for (int64_t nc = first; nc < last; nc++) {
+        const float share = job->from[nc] / (float)v->spatial;
+        for (int64_t s = 0; s < v->spatial; s++)
+            job->to[nc * v->spatial + s] = share;
+    }
+}
+
+VECTOR_CLONES
+static void spread_blocked(int64_t first, int64_t last, void *context) /* over [N, C/b] */
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    for (int64_t nb = first; nb < last; nb++) {
+        float share[LANES] = {0};
+        int64_t n = nb / v->blocks, channel = nb % v->blocks * v->block;
+        for (int64_t i = 0; i < v->block && channel + i < v->channels; i++)
+            share[i] = job->from[n * v->channels + channel + i] / (float)v->spatial;
+        for (int64_t s = 0; s < v->spatial; s++)
+            memcpy(job->to + (nb * v->spatial + s) * v->block, share, (size_t)v->block * sizeof(float));
+    }
+}
+
+VECTOR_CLONES
+static void spread_nhwc(int64_t first, int64_t last, void *context) /* over [N, S] */
+{
+    const Job *job = context;
+    const ChannelView *v = job->view;
+    for (int64_t r = first; r < last; r++) {
+        const float *mean = job->from + r / v->spatial * v->channels;
+        for (int64_t c = 0; c < v->channels; c++)
+            job->to[r * v->channels + c] = mean[c] / (float)v->spatial;
+    }
+}
+
+void channel_view_spread(const ChannelView *view, const float *mean, float *x)
+{
+    Job job = {view, mean, x};
+    if (view->layout == LAYOUT_PLAIN)
+        parallel_for(view->batch * view->channels, 16, spread_plain, &job);
+    else if (view->layout == LAYOUT_BLOCKED)
+        parallel_for(view->batch * view->blocks, 1, spread_blocked, &job);
+    else
+        parallel_for(view->batch * view->spatial, 16, spread_nhwc, &job);
 }

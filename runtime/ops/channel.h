@@ -23,5 +23,28 @@ ChannelView channel_view(const PlanContext *context, const Slot *slot);
 void channel_view_sum(const ChannelView *view, const float *y, float *sum);
 /* y[n, c, s] += bias[c]; the padding of blocks stays zero. */
 void channel_view_add(const ChannelView *view, const float *bias, float *y);
+/* mean[n, c] = mean over s of x[n, c, s], plain; and its gradient: x[n, c, s] = mean[n, c] / S. */
+void channel_view_mean(const ChannelView *view, const float *x, float *mean);
+void channel_view_spread(const ChannelView *view, const float *mean, float *x);
+
+/* ---- channel_affine.c: what normalisations are made of ------------------------------------------------------------
+ */
+
+/* One coefficient for each channel, or (stride = C) for each sample and channel: coefficient of (n, c) is at
+ * data[n * stride + c]. NULL data: zero. */
+typedef struct ChannelTerm {
+    const float *data;
+    int64_t stride;
+} ChannelTerm;
+
+/* first[n, c] = sum over s of (u - p);  second[n, c] = sum over s of (u - p) * (v - q).  `v` may be NULL: no second. */
+void channel_moments(const ChannelView *view, const float *u, ChannelTerm p, const float *v, ChannelTerm q,
+                     double *first, double *second);
+/* y = a*u + b*v + c; v may be NULL. y may be u or v. The padding of blocks becomes zero. */
+void channel_affine(const ChannelView *view, ChannelTerm a, const float *u, ChannelTerm b, const float *v,
+                    ChannelTerm c, float *y);
+/* Any tensor [N, C, ...] lying plain; rank 2 is seen as NHWC with one position, rank 1 as one channel. */
+ChannelView channel_view_plain(int rank, const int64_t *dims);
+int64_t channel_offset(const ChannelView *view, int64_t n, int64_t c); /* of position 0 */
 
 #endif

@@ -9,6 +9,7 @@ static const OpDef *const families[] = {
     ops_activation,
     ops_arith,
     ops_attention,
+    ops_batchnorm,
     ops_cast,
     ops_control,
     ops_conv,

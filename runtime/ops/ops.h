@@ -8,6 +8,7 @@
 extern const OpDef ops_activation[];
 extern const OpDef ops_arith[];
 extern const OpDef ops_attention[];
+extern const OpDef ops_batchnorm[];
 extern const OpDef ops_cast[];
 extern const OpDef ops_control[];
 extern const OpDef ops_conv[];

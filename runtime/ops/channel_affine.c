@@ -1,0 +1,228 @@
+/* Sums over the positions of each channel, and maps that are affine in each channel, in the three layouts of channel
+ * tensors: what batch, instance and group normalisation are made of, forward and backward.
+ *
+ * Work is split into units of one sample and one group of channels (one channel when plain, a block, or LANES channels
+ * last), which no two threads share; so results do not depend on the number of threads. */
+#include <string.h>
+
+#include "runtime/ops/channel.h"
+#include "runtime/ops/vector.h"
+
+enum { LANES = 16, RUN = 512 }; /* positions added in float before the sum moves into a double */
+
+typedef struct Job {
+    const ChannelView *view;
+    const float *u, *v;
+    float *y;
+    ChannelTerm a, b, c; /* moments: a = p, b = q */
+    double *first, *second;
+} Job;
+
+/* Rows of `lanes` channels: row r begins at base + r*step. */
+typedef struct Unit {
+    int64_t sample, channel, lanes, base, rows, step;
+    bool whole; /* lanes == LANES */
+} Unit;
+
+static int64_t lane_width(const ChannelView *v)
+{
+    return v->layout == LAYOUT_PLAIN ? 1 : v->layout == LAYOUT_BLOCKED ? v->block : LANES;
+}
+
+static int64_t unit_count(const ChannelView *v)
+{
+    int64_t width = lane_width(v);
+    return v->batch * ((v->channels + width - 1) / width);
+}
+
+VECTOR_INLINE Unit unit_at(const ChannelView *v, int64_t index)
+{
+    int64_t width = v->layout == LAYOUT_PLAIN ? 1 : v->layout == LAYOUT_BLOCKED ? v->block : LANES;
+    int64_t groups = (v->channels + width - 1) / width;
+    Unit unit = {.sample = index / groups, .channel = index % groups * width, .rows = v->spatial, .lanes = width};
+    if (v->layout == LAYOUT_NHWC) {
+        unit.base = unit.sample * v->spatial * v->channels + unit.channel;
+        unit.step = v->channels;
+        if (unit.channel + width > v->channels)
+            unit.lanes = v->channels - unit.channel;
+    } else {
+        unit.base = index * v->spatial * width;
+        unit.step = width;
+    }
+    unit.whole = unit.lanes == LANES;
+    return unit;
+}
+
+ChannelView channel_view_plain(int rank, const int64_t *dims)
+{
+    ChannelView view = {.layout = rank == 2 ? LAYOUT_NHWC : LAYOUT_PLAIN, .block = 1};
+    view.batch = rank > 0 ? dims[0] : 1;
+    view.channels = rank > 1 ? dims[1] : 1;
+    view.blocks = view.channels;
+    view.spatial = rank > 2 ? dims_count(rank - 2, dims + 2) : 1;
+    return view;
+}
+
+int64_t channel_offset(const ChannelView *view, int64_t n, int64_t c)
+{
+    if (view->layout == LAYOUT_NHWC)
+        return n * view->spatial * view->channels + c;
+    return ((n * view->blocks + c / view->block) * view->spatial) * view->block + c % view->block;
+}
+
+/* The coefficients of a unit's lanes; zero behind the last channel. */
+VECTOR_INLINE void gather(const ChannelView *v, ChannelTerm term, const Unit *unit, float lanes[LANES])
+{
+    for (int64_t i = 0; i < LANES; i++)
+        lanes[i] = 0;
+    if (term.data == NULL)
+        return;
+    for (int64_t i = 0; i < unit->lanes && unit->channel + i < v->channels; i++)
+        lanes[i] = term.data[unit->sample * term.stride + unit->channel + i];
+}
+
+/* ---- moments -------------------------------------------------------------------------------------------------- */
+
+VECTOR_INLINE void moments_lanes(const Job *job, const Unit *unit, int64_t lanes, const float *p, const float *q,
+                                 double *first, double *second)
+{
+    for (int64_t begin = 0; begin < unit->rows; begin += RUN) {
+        int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows;
+        float one[LANES] = {0}, two[LANES] = {0};
+        for (int64_t r = begin; r < end; r++) {
+            const float *u = job->u + unit->base + r * unit->step;
+            const float *v = job->v + unit->base + r * unit->step;
+            for (int64_t i = 0; i < lanes; i++) {
+                float centred = u[i] - p[i];
+                one[i] += centred;
+                two[i] += centred * (v[i] - q[i]);
+            }
+        }
+        for (int64_t i = 0; i < lanes; i++) {
+            first[i] += (double)one[i];
+            second[i] += (double)two[i];
+        }
+    }
+}
+
+VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, float p, float q, double *first, double *second)
+{
+    const float *u = job->u + unit->base, *v = job->v + unit->base;
+    for (int64_t begin = 0; begin < unit->rows; begin += (int64_t)RUN * LANES) {
+        int64_t end = begin + (int64_t)RUN * LANES < unit->rows ? begin + (int64_t)RUN * LANES : unit->rows;
+        float one = 0, two = 0;
+#pragma omp simd reduction(+ : one, two)
+        for (int64_t r = begin; r < end; r++) {
+            float centred = u[r] - p;
+            one += centred;
+            two += centred * (v[r] - q);
+        }
+        *first += (double)one;
+        *second += (double)two;
+    }
+}
+
+VECTOR_CLONES
+static void moments_range(int64_t begin, int64_t end, void *context)
+{
+    const Job *job = context;
+    const ChannelView *view = job->view;
+    for (int64_t index = begin; index < end; index++) {
+        Unit unit = unit_at(view, index);
+        float p[LANES], q[LANES];
+        double first[LANES] = {0}, second[LANES] = {0};
+        gather(view, job->a, &unit, p);
+        gather(view, job->b, &unit, q);
+        if (unit.step == 1 && unit.lanes == 1)
+            moments_plane(job, &unit, p[0], q[0], first, second);
+        else if (unit.whole)
+            moments_lanes(job, &unit, LANES, p, q, first, second);
+        else
+            moments_lanes(job, &unit, unit.lanes, p, q, first, second);
+        for (int64_t i = 0; i < unit.lanes && unit.channel + i < view->channels; i++) {
+            job->first[unit.sample * view->channels + unit.channel + i] = first[i];
+            if (job->second != NULL)
+                job->second[unit.sample * view->channels + unit.channel + i] = second[i];
+        }
+    }
+}
+
+void channel_moments(const ChannelView *view, const float *u, ChannelTerm p, const float *v, ChannelTerm q,
+                     double *first, double *second)
+{
+    Job job = {.view = view, .u = u, .v = v != NULL ? v : u, .a = p, .b = q, .first = first, .second = second};
+    parallel_for(unit_count(view), 1, moments_range, &job);
+}
+
+/* ---- affine ------------------------------------------------------------------------------------------------------ */
+
+VECTOR_INLINE void affine_lanes(const Job *job, const Unit *unit, int64_t lanes, const float *a, const float *b,
+                                const float *c)
+{
+    for (int64_t r = 0; r < unit->rows; r++) {
+        int64_t at = unit->base + r * unit->step;
+        const float *u = job->u + at, *v = job->v + at;
+        float *y = job->y + at;
+#pragma omp simd
+        for (int64_t i = 0; i < lanes; i++)
+            y[i] = a[i] * u[i] + b[i] * v[i] + c[i];
+    }
+}
+
+VECTOR_INLINE void affine_one(const Job *job, const Unit *unit, int64_t lanes, const float *a, const float *c)
+{
+    for (int64_t r = 0; r < unit->rows; r++) {
+        int64_t at = unit->base + r * unit->step;
+        const float *u = job->u + at;
+        float *y = job->y + at;
+#pragma omp simd
+        for (int64_t i = 0; i < lanes; i++)
+            y[i] = a[i] * u[i] + c[i];
+    }
+}
+
+VECTOR_INLINE void affine_plane(const Job *job, const Unit *unit, float a, float b, float c)
+{
+    const float *u = job->u + unit->base;
+    float *y = job->y + unit->base;
+    if (job->v == NULL) {
+#pragma omp simd
+        for (int64_t r = 0; r < unit->rows; r++)
+            y[r] = a * u[r] + c;
+        return;
+    }
+    const float *v = job->v + unit->base;
+#pragma omp simd
+    for (int64_t r = 0; r < unit->rows; r++)
+        y[r] = a * u[r] + b * v[r] + c;
+}
+
+VECTOR_CLONES
+static void affine_range(int64_t begin, int64_t end, void *context)
+{
+    const Job *job = context;
+    for (int64_t index = begin; index < end; index++) {
+        Unit unit = unit_at(job->view, index);
+        float a[LANES], b[LANES], c[LANES];
+        gather(job->view, job->a, &unit, a);
+        gather(job->view, job->b, &unit, b);
+        gather(job->view, job->c, &unit, c);
+        if (unit.step == 1 && unit.lanes == 1)
+            affine_plane(job, &unit, a[0], b[0], c[0]);
+        else if (job->v == NULL && unit.whole)
+            affine_one(job, &unit, LANES, a, c);
+        else if (job->v == NULL)
+            affine_one(job, &unit, unit.lanes, a, c);
+        else if (unit.whole)
+            affine_lanes(job, &unit, LANES, a, b, c);
+        else
+            affine_lanes(job, &unit, unit.lanes, a, b, c);
+    }
+}
+
+void channel_affine(const ChannelView *view, ChannelTerm a, const float *u, ChannelTerm b, const float *v,
+                    ChannelTerm c, float *y)
+{
+    Job job = {.view = view, .u = u, .v = v, .y = y, .a = a, .b = b, .c = c};
+    parallel_for(unit_count(view), 1, affine_range, &job);
+}
