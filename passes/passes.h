@@ -50,6 +50,12 @@ Status pass_infer_known(Graph *graph, Error *err);
  * *baked is set to the first node that fails when only the batch changes (hazard 23), NULL if none; may be NULL. */
 Status shapes_symbolic(Model *document, const Node **baked, Error *err);
 
+/* ---- expand.c: composites -------------------------------------------------------------------------------- */
+
+/* does: rewrites nodes whose row has an `expand` and no planned kernel (Attention, Einsum, ...) into simpler operators.
+ * needs: inferred shapes. Autodiff expands by itself what it meets; plans for inference need this pass. */
+Status pass_expand(Graph *graph, Error *err);
+
 /* ---- clean.c: dead code, Identity, untie, ties ---------------------------------------------------------- */
 
 /* does: removes nodes that reach no output and have no effect, Identity, Dropout in inference form, no-op Reshape, Transpose,
