@@ -227,6 +227,9 @@ typedef struct WorkingOptions {
  * ROLE_PARAMETER and `parameter` = index in options->params. */
 Status working_build(Model *document, const WorkingOptions *options, Model **working, Error *err);
 
+/* Loss and gradients onto a working graph made without them (what working_build does last; for suffixes of working_split). */
+Status working_loss(Graph *graph, const WorkingOptions *options, Error *err);
+
 /* Splits a working graph (no gradients yet) where the frozen part ends: *prefix computes every value that no trainable parameter
  * reaches and that the rest needs (its outputs, in the order of *suffix's first inputs); *suffix is the rest. Values that
  * depend on nothing but constants stay where they are used. */

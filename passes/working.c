@@ -1,2 +1,434 @@
-/* passes/working.c: to be written. */
-#include "onnx/onnx.h"
+/* The document made runnable: the list of passes, in order.
+ *
+ * The result borrows tensor bytes from the document and must not outlive it. Everything done here happens in the copy:
+ * the document is what export writes. */
+#include <string.h>
+
+#include "passes/passes.h"
+
+/* ---- the copy ------------------------------------------------------------------------------------------------ */
+
+static void remember_origins(Graph *graph)
+{
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        graph->initializers[i]->origin = graph->initializers[i]->constant;
+    for (Node *node = graph->first; node != NULL; node = node->next) {
+        Tensor *tensor = node_is(node, "Constant") ? node_tensor(node, "value") : NULL;
+        if (tensor != NULL && node_output(node, 0) != NULL)
+            node->outputs[0]->origin = tensor;
+    }
+}
+
+static Model *copy_document(const Model *document)
+{
+    Model *model = model_new(document->ops);
+    model->path = document->path == NULL ? NULL : arena_strdup(&model->arena, document->path);
+    model->ir_version = document->ir_version;
+    for (size_t i = 0; i < document->opset_count; i++)
+        model_set_opset(model, document->opsets[i].domain, document->opsets[i].version);
+    model->functions = document->functions; /* read only, until pass_inline is through */
+    model->function_count = document->function_count;
+    model->graph = graph_clone(model, document->graph);
+    return model;
+}
+
+/* An initializer that is listed as an input too is overridable by the standard; while we run, it is what the file says.
+ */
+static void drop_overridable_inputs(Graph *graph)
+{
+    for (size_t i = graph->input_count; i-- > 0;)
+        if (graph->inputs[i]->constant != NULL)
+            graph_remove_input(graph, graph->inputs[i]);
+}
+
+/* ---- narrow and double floats ------------------------------------------------------------------------------------ */
+
+static bool is_promoted(DType dtype)
+{
+    return dtype == DTYPE_F16 || dtype == DTYPE_BF16 || dtype == DTYPE_F64;
+}
+
+static Status promote_tensor(Model *model, Tensor **tensor, Error *err)
+{
+    if (*tensor == NULL || !is_promoted((*tensor)->dtype))
+        return STATUS_OK;
+    Arena scratch;
+    arena_init(&scratch);
+    Array *array, *floats;
+    Status status = array_from_tensor(&scratch, *tensor, &array, err);
+    if (status == STATUS_OK)
+        status = array_convert(&scratch, array, DTYPE_F32, &floats, err);
+    if (status == STATUS_OK)
+        *tensor = tensor_from_array(&model->arena, (*tensor)->name, floats);
+    arena_release(&scratch);
+    return status;
+}
+
+static Status promote_node(Model *model, Node *node, Error *err)
+{
+    static const char *const dtype_attrs[] = {"to", "dtype", "output_dtype"};
+    for (size_t i = 0; i < 3; i++)
+        if (is_promoted((DType)node_int(node, dtype_attrs[i], 0)))
+            node_set_int(node, dtype_attrs[i], DTYPE_F32);
+    for (size_t i = 0; i < node->attr_count; i++) {
+        const Attr *attr = node->attrs[i];
+        if (attr->type != ATTR_TENSOR || attr->t == NULL || !is_promoted(attr->t->dtype))
+            continue;
+        Tensor *tensor = attr->t;
+        TRY(promote_tensor(model, &tensor, err));
+        node_set_tensor(node, attr->name, tensor);
+    }
+    return STATUS_OK;
+}
+
+/* does: everything computes in f32. Origins keep the file's type, and training writes back in it. */
+static Status promote_floats(Graph *graph, Error *err)
+{
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        TRY(promote_tensor(graph->model, &graph->initializers[i]->constant, err));
+    for (size_t i = 0; i < graph->input_count; i++)
+        if (is_promoted(graph->inputs[i]->type.dtype))
+            graph->inputs[i]->type.dtype = DTYPE_F32;
+    for (Node *node = graph->first; node != NULL; node = node->next)
+        TRY(promote_node(graph->model, node, err));
+    return STATUS_OK;
+}
+
+/* ---- parameters ----------------------------------------------------------------------------------------------------
+ */
+
+static void become_parameter(Value *value, int index)
+{
+    value->role = ROLE_PARAMETER;
+    value->parameter = index;
+}
+
+/* A Constant node that holds a parameter becomes an initializer. */
+static Value *constant_to_initializer(Node *node)
+{
+    Graph *graph = node->graph;
+    Value *old = node->outputs[0];
+    Tensor *tensor = arena_copy(&graph->model->arena, node_tensor(node, "value"), sizeof *tensor);
+    tensor->name = graph_unique_name(graph, old->name);
+    Value *value = graph_add_initializer(graph, tensor);
+    type_set(&value->type, tensor->dtype, tensor->rank, tensor->dims);
+    value->origin = old->origin;
+    value_replace_uses(old, value);
+    node_remove(node);
+    return value;
+}
+
+static Value *value_of_origin(Graph *graph, const Tensor *origin)
+{
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        if (graph->initializers[i]->origin == origin)
+            return graph->initializers[i];
+    for (Node *node = graph->first; node != NULL; node = node->next)
+        if (node_is(node, "Constant") && node_output(node, 0) != NULL && node->outputs[0]->origin == origin)
+            return constant_to_initializer(node);
+    return NULL;
+}
+
+static bool means(const ParamInfo *info, const Use *use)
+{
+    for (size_t i = 0; i < info->use_count; i++)
+        if (info->uses[i].node == use->node->document_node && info->uses[i].index == use->index)
+            return true;
+    return false;
+}
+
+/* A second parameter that shares its initializer with an unrelated one gets a value of its own. */
+static Value *split_off(Graph *graph, Value *shared, const ParamInfo *info)
+{
+    Tensor *tensor = arena_copy(&graph->model->arena, shared->constant, sizeof *tensor);
+    tensor->name = graph_unique_name(graph, info->name);
+    Value *own = graph_add_initializer(graph, tensor);
+    own->type = shared->type;
+    own->origin = shared->origin;
+    for (size_t i = shared->use_count; i-- > 0;) {
+        Use use = shared->uses[i];
+        if (means(info, &use))
+            node_set_input(use.node, use.index, own);
+    }
+    return own;
+}
+
+/* An exact transposed copy is read from the parameter it copies. */
+static void tie(Graph *graph, Value *copy, Value *parameter)
+{
+    Node *node = graph_add_node(graph, graph->first, "", "Transpose", OPSET_NEWEST, "tie", &parameter, 1, 1);
+    node_set_ints(node, "perm", (const int64_t[]){1, 0}, 2);
+    value_replace_uses(copy, node->outputs[0]);
+}
+
+static Status mark_parameters(Graph *graph, const ParamList *list, Error *err)
+{
+    Value **values = arena_array(&graph->model->arena, Value *, list->count + 1);
+    for (size_t i = 0; i < list->count; i++) {
+        const ParamInfo *info = &list->items[i];
+        values[i] = value_of_origin(graph, info->origin);
+        if (values[i] == NULL)
+            return fail(err, STATUS_REJECTED, "parameter '%s' is not in the graph any more", info->name);
+        if (info->untied)
+            values[i] = split_off(graph, values[i], info);
+    }
+    for (size_t i = 0; i < list->count; i++) {
+        const ParamInfo *info = &list->items[i];
+        if (info->tied_to >= 0)
+            tie(graph, values[i], values[info->tied_to]);
+        else if (info->trainable)
+            become_parameter(values[i], (int)i);
+    }
+    return STATUS_OK;
+}
+
+/* ---- BatchNorm and Dropout
+ * ------------------------------------------------------------------------------------------- */
+
+static bool is_parameter(const Value *value)
+{
+    return value != NULL && value->role == ROLE_PARAMETER;
+}
+
+static void drop_extra_outputs(Node *node)
+{
+    for (int i = 1; i < node->output_count; i++)
+        if (node->outputs[i] != NULL && i <= 2 && node_input(node, i + 2) != NULL)
+            value_replace_uses(node->outputs[i], node->inputs[i + 2]); /* the statistics as they are */
+    for (int i = node->output_count - 1; i >= 1; i--)
+        if (node->outputs[i] != NULL)
+            node_set_output(node, i, NULL);
+    node->output_count = 1;
+}
+
+/* Live: normalises with the batch and moves the running statistics. A frozen one runs on its statistics and keeps them.
+ */
+static void settle_batchnorm(Node *node, bool training)
+{
+    bool live = node_int(node, "training_mode", 0) != 0 && training &&
+                (is_parameter(node_input(node, 1)) || is_parameter(node_input(node, 2)));
+    drop_extra_outputs(node);
+    if (!live) {
+        node_remove_attr(node, "training_mode");
+        return;
+    }
+    for (int i = 3; i <= 4; i++)
+        node->inputs[i]->role = ROLE_STATE;
+    float momentum = node_float(node, "momentum", 0.9f), epsilon = node_float(node, "epsilon", 1e-5f);
+    node_remove_attr(node, "training_mode");
+    node_remove_attr(node, "spatial");
+    node_set_op(node, DOMAIN_INTERNAL, "BatchNormTrain", 0);
+    node_set_float(node, "momentum", momentum);
+    node_set_float(node, "epsilon", epsilon);
+    node_add_output(node, NULL); /* mean and inverse deviation of the batch, for the gradient */
+    node_add_output(node, NULL);
+}
+
+/* Does any trainable parameter lie before this node? Node.mark of earlier nodes is settled. */
+static bool after_parameter(const Node *node)
+{
+    for (int i = 0; i < node->input_count; i++) {
+        const Value *value = node->inputs[i];
+        if (value != NULL && (is_parameter(value) || (value->producer != NULL && value->producer->mark == 1)))
+            return true;
+    }
+    return false;
+}
+
+static void settle_modes(Graph *graph, bool training)
+{
+    for (Node *node = graph->first, *next; node != NULL; node = next) {
+        next = node->next;
+        node->mark = after_parameter(node);
+        if (node_is(node, "BatchNormalization") && node->input_count == 5)
+            settle_batchnorm(node, training);
+        bool asleep = node_is(node, "Dropout") && (!training || !node->mark);
+        if (asleep && (node_output(node, 1) == NULL || node->outputs[1]->use_count == 0)) {
+            if (node->input_count > 2)
+                node_set_input(node, 2, NULL); /* inference form; pass_clean removes it */
+        }
+    }
+}
+
+/* ---- the list
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static Status checked(Graph *graph, const char *pass, Error *err)
+{
+#ifndef NDEBUG
+    Status status = graph_check(graph, err);
+    if (status != STATUS_OK)
+        error_prefix(err, "after %s", pass);
+    return status;
+#else
+    (void)graph;
+    (void)pass;
+    (void)err;
+    return STATUS_OK;
+#endif
+}
+
+static Status append_gradients(Graph *graph, const WorkingOptions *options, Value *loss, Error *err)
+{
+    size_t count = 0;
+    Value **wrt = arena_array(&graph->model->arena, Value *, graph->initializer_count + graph->input_count);
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        if (graph->initializers[i]->role == ROLE_PARAMETER)
+            wrt[count++] = graph->initializers[i];
+    for (size_t i = 0; options->input_gradients != NULL && options->input_gradients[i] != NULL; i++) {
+        Value *input = graph_find(graph, options->input_gradients[i]);
+        if (input == NULL || !input->is_input)
+            return fail(err, STATUS_USAGE, "the model has no input '%s' to differentiate", options->input_gradients[i]);
+        wrt[count++] = input;
+    }
+    return pass_autodiff(graph, loss, wrt, count, err);
+}
+
+Status working_loss(Graph *graph, const WorkingOptions *options, Error *err)
+{
+    Value *loss = NULL;
+    TRY(pass_loss(graph, options->losses, options->loss_count, &loss, err));
+    TRY(checked(graph, "loss", err));
+    if (!options->gradients)
+        return STATUS_OK;
+    TRY(append_gradients(graph, options, loss, err));
+    TRY(pass_clean(graph, err));
+    return checked(graph, "autodiff", err);
+}
+
+static Status run_passes(Model *model, const WorkingOptions *options, Error *err)
+{
+    Graph *graph = model->graph;
+    TRY(pass_inline(model, err));
+    remember_origins(graph);
+    drop_overridable_inputs(graph);
+    TRY(checked(graph, "inline", err));
+    TRY(pass_upgrade(graph, err));
+    model_set_opset(model, "", OPSET_NEWEST);
+    TRY(checked(graph, "upgrade", err));
+    if (!options->as_written)
+        TRY(promote_floats(graph, err));
+    if (options->params != NULL)
+        TRY(mark_parameters(graph, options->params, err));
+    if (!options->as_written)
+        settle_modes(graph, options->training);
+    TRY(checked(graph, "parameters", err));
+    TRY(pass_infer(graph, options->bindings, options->binding_count, err));
+    TRY(pass_clean(graph, err));
+    TRY(checked(graph, "infer", err));
+    if (!options->no_fuse)
+        TRY(pass_fuse(graph, err));
+    TRY(checked(graph, "fuse", err));
+    return options->loss_count == 0 ? STATUS_OK : working_loss(graph, options, err);
+}
+
+Status working_build(Model *document, const WorkingOptions *options, Model **working, Error *err)
+{
+    Model *model = copy_document(document);
+    Status status = run_passes(model, options, err);
+    if (status != STATUS_OK) {
+        model_free(model);
+        model = NULL;
+    }
+    *working = model;
+    return status;
+}
+
+/* ---- the frozen part
+ * ------------------------------------------------------------------------------------------------------- */
+
+/* Node.mark: 1 after a trainable parameter, 2 before any but after an input, 0 constants only. */
+static void mark_sides(Graph *graph)
+{
+    for (Node *node = graph->first; node != NULL; node = node->next) {
+        node->mark = after_parameter(node) ? 1 : 0;
+        for (int i = 0; i < node->input_count && node->mark == 0; i++) {
+            const Value *value = node->inputs[i];
+            if (value != NULL && (value->is_input || (value->producer != NULL && value->producer->mark == 2)))
+                node->mark = 2;
+        }
+    }
+}
+
+static bool crosses(const Value *value)
+{
+    if (value->producer == NULL ? !value->is_input : value->producer->mark != 2)
+        return false;
+    if (value->is_output)
+        return true;
+    for (size_t i = 0; i < value->use_count; i++)
+        if (value->uses[i].node->mark == 1)
+            return true;
+    return false;
+}
+
+/* A copy of `working` with the sides marked; border values listed in order of the graph. */
+static Model *copy_marked(const Model *working, Value ***border, size_t *count)
+{
+    Model *model = copy_document(working);
+    Graph *graph = model->graph;
+    mark_sides(graph);
+    *border = arena_array(&model->arena, Value *, graph->values.count + 1);
+    *count = 0;
+    for (size_t i = 0; i < graph->input_count; i++)
+        if (crosses(graph->inputs[i]))
+            (*border)[(*count)++] = graph->inputs[i];
+    for (Node *node = graph->first; node != NULL; node = node->next)
+        for (int i = 0; i < node->output_count; i++)
+            if (node->outputs[i] != NULL && crosses(node->outputs[i]))
+                (*border)[(*count)++] = node->outputs[i];
+    return model;
+}
+
+static Status make_prefix(const Model *working, Model **out, Error *err)
+{
+    Value **border;
+    size_t count;
+    Model *model = copy_marked(working, &border, &count);
+    Graph *graph = model->graph;
+    for (size_t i = 0; i < graph->output_count; i++)
+        graph->outputs[i]->is_output = false;
+    graph->output_count = 0;
+    for (size_t i = 0; i < count; i++)
+        graph_add_output(graph, border[i]);
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        if (graph->initializers[i]->role == ROLE_PARAMETER)
+            graph->initializers[i]->role = ROLE_CONSTANT;
+    TRY(pass_clean(graph, err));
+    *out = model;
+    return STATUS_OK;
+}
+
+static Status make_suffix(const Model *working, Model **out, Error *err)
+{
+    Value **border;
+    size_t count;
+    Model *model = copy_marked(working, &border, &count);
+    Graph *graph = model->graph;
+    while (graph->input_count > 0)
+        graph_remove_input(graph, graph->inputs[graph->input_count - 1]);
+    for (size_t i = 0; i < count; i++) {
+        Value *value = border[i];
+        if (value->producer != NULL)
+            node_set_output(value->producer, value->producer_index, NULL);
+        graph_add_input(graph, value);
+        value->role = ROLE_INPUT;
+    }
+    TRY(pass_clean(graph, err));
+    *out = model;
+    return STATUS_OK;
+}
+
+Status working_split(const Model *working, Model **prefix, Model **suffix, Error *err)
+{
+    *prefix = *suffix = NULL;
+    Status status = make_prefix(working, prefix, err);
+    if (status == STATUS_OK)
+        status = make_suffix(working, suffix, err);
+    if (status != STATUS_OK) {
+        model_free(*prefix);
+        model_free(*suffix);
+        *prefix = *suffix = NULL;
+    }
+    return status;
+}
