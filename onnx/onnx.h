@@ -91,7 +91,7 @@ uint8_t f32_to_f8(float f, DType dtype, bool saturate);
 /* ---- tensor.c: constant data, and arrays on the host ------------------------------------------------- */
 
 /* `unknown`: fields that the structure has no place for, in wire format. `blank`: bit n says that field n was written though it
- * held its default; the bits from 29 on are importer's notes (onnx/proto_bits.h). Both are zero in what passes make. */
+ * held its default; the bits from 27 on are the importer's notes (onnx/gate.h). Both are zero in what passes make. */
 typedef struct Pair {
     const char *key, *value;
     Bytes unknown;
@@ -273,12 +273,11 @@ struct Value {
     int producer_index;
     Tensor *constant; /* initializer, or a result known before running; else NULL */
     Type type;
-    bool is_input, is_output, has_info; /* has_info: the file had a value_info entry (inner values only) */
+    uint64_t type_read; /* type_hash of `type` as the importer set it: export leaves types alone that have not changed */
+    bool is_input, is_output, has_info; /* has_info: has an entry in value_info */
     bool is_initializer;                /* listed as an initializer (`constant` alone may come from folding) */
     Use *uses;
     size_t use_count, use_capacity;
-    Bytes input_info, output_info; /* its ValueInfoProto as a graph input and as a graph output, as read; else empty. Export
-                                    * writes these with name and type brought up to date. */
     /* working graphs only */
     Role role;
     int parameter;       /* ROLE_PARAMETER: index into the parameter list; else -1 */
@@ -307,10 +306,10 @@ struct Node {
     const Node *document_node; /* working graphs: the node of the document this came from, for messages; else NULL */
 };
 
-/* One entry of a graph's value_info, as read. */
+/* A ValueInfoProto as read, in wire format. Export looks it up by value and brings name and type up to date. */
 typedef struct Info {
     Value *value; /* NULL: names nothing in the graph */
-    Bytes proto;  /* ValueInfoProto in wire format */
+    Bytes proto;
 } Info;
 
 struct Graph {
@@ -324,8 +323,8 @@ struct Graph {
     size_t input_count, input_capacity, output_count, output_capacity;
     size_t initializer_count, initializer_capacity;
     Map values; /* name -> Value, of this graph alone */
-    Info *infos; /* value_info as read; export adds the values that have has_info since */
-    size_t info_count;
+    Info *input_infos, *output_infos, *infos; /* infos: value_info; export adds the values that have has_info since */
+    size_t input_info_count, output_info_count, info_count;
     SparseTensor **sparse_initializers;
     const char **sparse_names;
     size_t sparse_count;

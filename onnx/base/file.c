@@ -87,6 +87,8 @@ Status atomic_open(AtomicFile *file, const char *path, Error *err)
     struct stat info;
     if (stat(path, &info) == 0 && S_ISDIR(info.st_mode))
         return fail(err, STATUS_ENVIRONMENT, "%s: is a folder, cannot be replaced by a file", path);
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return fail(err, STATUS_ENVIRONMENT, "%s: is a device or a pipe, cannot be replaced by a file", path);
     size_t room = strlen(path) + 16;
     file->path = strdup(path);
     file->temporary = malloc(room);
@@ -118,6 +120,13 @@ Status atomic_open(AtomicFile *file, const char *path, Error *err)
 Status atomic_write(AtomicFile *file, const void *bytes, size_t size, Error *err)
 {
     if (size > 0 && fwrite(bytes, 1, size, file->stream) != size)
+        return fail(err, STATUS_ENVIRONMENT, "%s: cannot write: %s", file->path, strerror(errno));
+    return STATUS_OK;
+}
+
+Status atomic_sync(AtomicFile *file, Error *err)
+{
+    if (fflush(file->stream) != 0 || fsync(fileno(file->stream)) != 0)
         return fail(err, STATUS_ENVIRONMENT, "%s: cannot write: %s", file->path, strerror(errno));
     return STATUS_OK;
 }

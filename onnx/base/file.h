@@ -31,9 +31,12 @@ typedef struct AtomicFile {
     char *path, *temporary;
 } AtomicFile;
 
-/* Errors: STATUS_ENVIRONMENT with the reason (read-only folder, full disk, a folder at `path`). */
+/* Errors: STATUS_ENVIRONMENT with the reason (read-only folder, full disk, something at `path` that is no
+ * regular file). */
 Status atomic_open(AtomicFile *file, const char *path, Error *err);
 Status atomic_write(AtomicFile *file, const void *bytes, size_t size, Error *err);
+/* Flush and fsync: whatever can fail for want of space has failed then. For those who rename several files at once. */
+Status atomic_sync(AtomicFile *file, Error *err);
 /* Flush, fsync, rename. Either the new file is whole or the old one is as it was. */
 Status atomic_commit(AtomicFile *file, Error *err);
 /* Drops what was not committed; safe after commit and on a zeroed AtomicFile. */
