@@ -1,6 +1,7 @@
 /* Composites become the operators they are made of.
  * does: rewrites every node whose row has an `expand` and no planned kernel of its own, in bodies too; an expansion may
- * contain composites again. needs: inferred shapes. keeps: graph outputs with their names. breaks: nothing. */
+ * contain composites again. An expansion that leaves the outputs as they are has declined. needs: inferred shapes.
+ * keeps: graph outputs with their names. breaks: nothing. */
 #include "passes/passes.h"
 
 static bool is_composite(const Node *node)
@@ -28,6 +29,9 @@ static Status expand_node(Node *node, Node **next, Error *err)
     Builder b = builder_at(graph, node, node->name, err);
     TRY(node->op->expand(node, &b, err));
     TRY(b.status);
+    for (int i = 0; i < node->output_count; i++)
+        if (node->outputs[i] != NULL && (node->outputs[i]->use_count > 0 || node->outputs[i]->is_output))
+            return STATUS_OK;
     node_remove(node);
     *next = previous != NULL ? previous->next : graph->first;
     return STATUS_OK;

@@ -94,6 +94,22 @@ Value *compose_axis(Builder *b, const char *domain, const char *op_type, Value *
     return build_finish(b, node);
 }
 
+void compose_replace(Builder *b, Value *old, Value *made)
+{
+    if (b->status == STATUS_OK && old != NULL && old->is_output &&
+        (made->is_output || made->is_input || made->producer == NULL))
+        made = build1(b, "Identity", made);
+    if (b->status != STATUS_OK || old == NULL)
+        return;
+    bool named = old->is_output;
+    value_replace_uses(old, made);
+    if (!named)
+        return;
+    const char *name = old->name;
+    graph_rename_value(old->graph, old, graph_unique_name(old->graph, name));
+    graph_rename_value(made->graph, made, name);
+}
+
 void perm_identity(int rank, int64_t *perm)
 {
     for (int i = 0; i < rank; i++)
@@ -183,9 +199,7 @@ Status eval_expanded(EvalContext *context, Error *err)
     const Model *from = context->node->graph->model;
     Model *model = model_new(from->ops);
     model_set_opset(model, "", OPSET_NEWEST);
-    Graph *graph = graph_new(model, "expanded", NULL);
-    model->graph = graph;
-    Status status = run_expanded(graph, context, err);
+    Status status = run_expanded(model->graph, context, err);
     model_free(model);
     return status;
 }

@@ -18,6 +18,10 @@ Value *compose_reduce(Builder *b, const char *op_type, Value *x, const int64_t *
 /* One output, one integer attribute (axis); in `domain`. Trailing inputs may be NULL. */
 Value *compose_axis(Builder *b, const char *domain, const char *op_type, Value *const *inputs, int count, int axis);
 
+/* For expansions: every use of `old`, an output of the node being expanded, means `made`, which takes its name when
+ * that is a name of the graph's outputs. */
+void compose_replace(Builder *b, Value *old, Value *made);
+
 /* The eval of a row that only knows how to expand: expands a copy of the node in a graph of its own and lets the
  * interpreter run that. Fails where no interpreter stands behind the context (folding). */
 Status eval_expanded(EvalContext *context, Error *err);

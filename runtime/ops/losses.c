@@ -255,13 +255,9 @@ static Status onnx_cross_entropy_expand(Node *node, Builder *b, Error *err)
     if (pick != NULL)
         node_copy_attrs(pick, node);
     Value *loss = build_finish(b, pick);
-    if (b->status != STATUS_OK)
-        return b->status;
-    if (node->outputs[0] != NULL)
-        value_replace_uses(node->outputs[0], loss);
-    if (node_output(node, 1) != NULL)
-        value_replace_uses(node->outputs[1], log_prob);
-    return STATUS_OK;
+    compose_replace(b, node->outputs[0], loss);
+    compose_replace(b, node_output(node, 1), log_prob);
+    return b->status;
 }
 
 /* loss_s = -w_t x_st: dx_sc = -w_t dloss_s at c = t and 0 elsewhere, divided by the sum of weights for a mean (PyTorch,

@@ -464,8 +464,7 @@ static Status fused_expand(Node *node, Builder *b, Error *err)
     else
         result = compose_scale(b, build2(b, "MatMul", compose_transpose(b, x, perm_a), compose_transpose(b, y, perm_b)),
                                alpha);
-    if (b->status == STATUS_OK)
-        value_replace_uses(node->outputs[0], result);
+    compose_replace(b, node->outputs[0], result);
     return b->status;
 }
 
@@ -490,8 +489,7 @@ static Status fused_gemm_expand(Node *node, Builder *b, Error *err)
         if (node_attr(node, moved[i]) != NULL)
             node_set_float(last, moved[i] + strlen("activation_"), node_float(node, moved[i], 0));
     Value *result = build_finish(b, last);
-    if (b->status == STATUS_OK)
-        value_replace_uses(node->outputs[0], result);
+    compose_replace(b, node->outputs[0], result);
     return b->status;
 }
 
