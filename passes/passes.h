@@ -73,8 +73,9 @@ typedef struct ParamInfo {
     const char *op_type;  /* of the first consumer */
     int order;            /* position of the first consumer in topological order */
     bool is_norm;         /* scale or bias of a normalisation */
-    bool looks_folded;    /* a table folded by an exporter (hazard 39): listed apart, not trained by default */
     bool trainable;       /* what freeze and --train decide */
+    bool looks_folded;    /* a table that an exporter folded for the traced length (hazard 39): trainable is false, a person
+                           * may still ask for it by name */
     int tied_to;          /* index of the parameter it is an exact transposed copy of, or -1 */
     bool untied;          /* value-equal sharing between unrelated consumers was undone (hazards 1, 41) */
     const Use *uses;      /* untied: the document's inputs that mean this parameter, so that writing back can give it */
@@ -84,7 +85,7 @@ typedef struct ParamInfo {
 typedef struct ParamList {
     ParamInfo *items;
     size_t count;
-    Tensor **constants; /* float tensors of more than one element that are none */
+    Tensor **constants; /* float tensors of more than one element that are none: statistics, masks */
     const char **constant_names;
     size_t constant_count;
 } ParamList;
@@ -221,6 +222,9 @@ typedef struct WorkingOptions {
     bool as_written;         /* BatchNorm and Dropout do what their attributes say (verb `run`) */
     bool no_fuse;
 } WorkingOptions;
+
+/* A copy with functions inlined and newest forms, origins set, shapes not yet known: for analysis. */
+Status working_copy(Model *document, Model **copy, Error *err);
 
 /* The list of passes, bare calls in order: clone, inline, upgrade, promote floats to f32, parameters, infer and fold, clean,
  * fuse, loss, autodiff, clean. The result is a model of its own whose values carry `origin` into the document. Parameters have

@@ -6,6 +6,22 @@
 
 #include "passes/passes.h"
 
+/* Debug builds check the invariants between passes. */
+static Status checked(Graph *graph, const char *pass, Error *err)
+{
+#ifndef NDEBUG
+    Status status = graph_check(graph, err);
+    if (status != STATUS_OK)
+        error_prefix(err, "after %s", pass);
+    return status;
+#else
+    (void)graph;
+    (void)pass;
+    (void)err;
+    return STATUS_OK;
+#endif
+}
+
 /* ---- the copy ------------------------------------------------------------------------------------------------ */
 
 static void remember_origins(Graph *graph)
@@ -39,6 +55,29 @@ static void drop_overridable_inputs(Graph *graph)
     for (size_t i = graph->input_count; i-- > 0;)
         if (graph->inputs[i]->constant != NULL)
             graph_remove_input(graph, graph->inputs[i]);
+}
+
+static Status to_newest_form(Model *model, Error *err)
+{
+    TRY(pass_inline(model, err));
+    remember_origins(model->graph);
+    drop_overridable_inputs(model->graph);
+    TRY(checked(model->graph, "inline", err));
+    TRY(pass_upgrade(model->graph, err));
+    model_set_opset(model, "", OPSET_NEWEST);
+    return checked(model->graph, "upgrade", err);
+}
+
+Status working_copy(Model *document, Model **copy, Error *err)
+{
+    Model *model = copy_document(document);
+    Status status = to_newest_form(model, err);
+    if (status != STATUS_OK) {
+        model_free(model);
+        model = NULL;
+    }
+    *copy = model;
+    return status;
 }
 
 /* ---- narrow and double floats ------------------------------------------------------------------------------------ */
@@ -253,21 +292,6 @@ static void settle_modes(Graph *graph, bool training)
 /* ---- the list
  * ------------------------------------------------------------------------------------------------------------ */
 
-static Status checked(Graph *graph, const char *pass, Error *err)
-{
-#ifndef NDEBUG
-    Status status = graph_check(graph, err);
-    if (status != STATUS_OK)
-        error_prefix(err, "after %s", pass);
-    return status;
-#else
-    (void)graph;
-    (void)pass;
-    (void)err;
-    return STATUS_OK;
-#endif
-}
-
 static Status append_gradients(Graph *graph, const WorkingOptions *options, Value *loss, Error *err)
 {
     size_t count = 0;
@@ -299,13 +323,7 @@ Status working_loss(Graph *graph, const WorkingOptions *options, Error *err)
 static Status run_passes(Model *model, const WorkingOptions *options, Error *err)
 {
     Graph *graph = model->graph;
-    TRY(pass_inline(model, err));
-    remember_origins(graph);
-    drop_overridable_inputs(graph);
-    TRY(checked(graph, "inline", err));
-    TRY(pass_upgrade(graph, err));
-    model_set_opset(model, "", OPSET_NEWEST);
-    TRY(checked(graph, "upgrade", err));
+    TRY(to_newest_form(model, err));
     if (!options->as_written)
         TRY(promote_floats(graph, err));
     if (options->params != NULL)
