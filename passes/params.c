@@ -225,7 +225,7 @@ static bool counts(const Tensor *tensor, const char *name, UseKind kind, const U
     case USE_ARITHMETIC: {
         const Value *other = node_input(node, use->index == 0 ? 1 : 0);
         bool after_weight = other != NULL && other->mark == 1;
-        return !one && !is_mask(tensor) && after_weight && !(generated && wide_dims(tensor) >= 2);
+        return !one && !is_mask(tensor) && after_weight;
     }
     case USE_DATA:
         return !one && !generated && !is_mask(tensor);
@@ -262,6 +262,8 @@ static ParamInfo *add_info(Finder *f, const char *name, Tensor *origin, const Us
     info->scope = scope_of(f->arena, node);
     info->op_type = arena_strdup(f->arena, node->op_type);
     info->is_norm = kind == USE_NORM;
+    info->looks_folded = kind == USE_ARITHMETIC && looks_generated(name) && wide_dims(origin) >= 2;
+    info->trainable = !info->looks_folded;
     return info;
 }
 
@@ -367,12 +369,6 @@ static void find_ties(ParamList *list)
             if (list->items[k].tied_to < 0 && is_transposed_copy(list->items[k].origin, list->items[i].origin))
                 list->items[i].tied_to = (int)k;
     }
-}
-
-bool params_looks_folded(const ParamList *list, size_t constant)
-{
-    const Tensor *tensor = list->constants[constant];
-    return looks_generated(list->constant_names[constant]) && wide_dims(tensor) >= 2 && !is_mask(tensor);
 }
 
 /* ---- the walk
