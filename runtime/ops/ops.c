@@ -21,6 +21,7 @@ static const OpDef *const families[] = {
     ops_generate,
     ops_index,
     ops_join,
+    ops_layernorm,
     ops_logic,
     ops_losses,
     ops_math,

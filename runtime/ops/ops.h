@@ -20,6 +20,7 @@ extern const OpDef ops_einsum[];
 extern const OpDef ops_generate[];
 extern const OpDef ops_index[];
 extern const OpDef ops_join[];
+extern const OpDef ops_layernorm[];
 extern const OpDef ops_logic[];
 extern const OpDef ops_losses[];
 extern const OpDef ops_math[];

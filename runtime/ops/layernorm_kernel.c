@@ -1,0 +1,250 @@
+/* Row normalisation planned: own loops over plain rows, each row read while it is in the cache. Gradients of scale and
+ * bias are summed in a fixed number of parts, so that they do not depend on the number of threads. */
+#include <math.h>
+#include <string.h>
+
+#include "runtime/ops/norm.h"
+#include "runtime/ops/vector.h"
+
+enum { PARTS = 16 }; /* of the rows, for sums over rows */
+
+typedef struct RowState {
+    RowShape shape;
+    float epsilon;
+    bool rms;
+    int64_t parts;
+} RowState;
+
+/* What the loops over rows see. */
+typedef struct Job {
+    const RowState *state;
+    const float *x, *dy, *scale, *bias;
+    float *y, *mean, *inverse; /* forward; statistics may be NULL */
+    float *dx, *partial;       /* gradient: [parts, 2, length], dscale then dbias; NULL: not wanted */
+} Job;
+
+typedef struct Statistics {
+    float mean, inverse;
+} Statistics;
+
+VECTOR_INLINE float sum_of(const float *x, int64_t n)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += x[i];
+    return sum;
+}
+
+VECTOR_INLINE float square_of(const float *x, int64_t n, float mean)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++)
+        sum += (x[i] - mean) * (x[i] - mean);
+    return sum;
+}
+
+VECTOR_INLINE Statistics statistics_of(const float *x, const RowState *state)
+{
+    float count = (float)state->shape.length;
+    Statistics s = {0, 0};
+    if (!state->rms)
+        s.mean = sum_of(x, state->shape.length) / count;
+    s.inverse = 1.0f / sqrtf(square_of(x, state->shape.length, s.mean) / count + state->epsilon);
+    return s;
+}
+
+/* ---- forward ---------------------------------------------------------------------------------------------------- */
+
+VECTOR_CLONES
+static void forward_rows(int64_t first, int64_t last, void *context)
+{
+    const Job *job = context;
+    int64_t length = job->state->shape.length;
+    for (int64_t r = first; r < last; r++) {
+        const float *x = job->x + r * length, *scale = job->scale, *bias = job->bias;
+        float *y = job->y + r * length;
+        Statistics s = statistics_of(x, job->state);
+        if (job->mean != NULL)
+            job->mean[r] = s.mean;
+        if (job->inverse != NULL)
+            job->inverse[r] = s.inverse;
+        if (bias != NULL) {
+#pragma omp simd
+            for (int64_t i = 0; i < length; i++)
+                y[i] = (x[i] - s.mean) * s.inverse * scale[i] + bias[i];
+        } else {
+#pragma omp simd
+            for (int64_t i = 0; i < length; i++)
+                y[i] = (x[i] - s.mean) * s.inverse * scale[i];
+        }
+    }
+}
+
+static const void *data_of(Slot *const *slots, int count, int index)
+{
+    return index < count && slots[index] != NULL ? slots[index]->data : NULL;
+}
+
+static Status run_forward(Step *step, Error *err)
+{
+    (void)err;
+    const RowState *state = step->state;
+    Job job = {.state = state,
+               .x = step->in[0]->data,
+               .scale = step->in[1]->data,
+               .bias = data_of(step->in, step->in_count, 2),
+               .y = step->out[0]->data};
+    if (step->out_count > 1 && step->out[1] != NULL)
+        job.mean = step->out[1]->data;
+    if (step->out_count > 2 && step->out[2] != NULL)
+        job.inverse = step->out[2]->data;
+    parallel_for(state->shape.rows, 1 + 4096 / (state->shape.length + 1), forward_rows, &job);
+    return STATUS_OK;
+}
+
+static RowState *state_make(PlanContext *context, const RowShape *shape)
+{
+    RowState *state = kernel_state(context, sizeof *state);
+    state->shape = *shape;
+    state->epsilon = node_float(context->node, "epsilon", 1e-5f);
+    state->rms = strcmp(context->node->op_type, "RMSNormalization") == 0 || node_int(context->node, "rms", 0) != 0;
+    state->parts = shape->rows < PARTS ? shape->rows : PARTS;
+    return state;
+}
+
+static bool fits(const Node *node, const RowShape *shape, int x_index, int first, int last)
+{
+    const Type *x = &node->inputs[x_index]->type;
+    if (x->dtype != DTYPE_F32 || shape->length == 0 || shape->rows == 0)
+        return false;
+    for (int i = first; i <= last; i++) {
+        const Value *value = node_input(node, i);
+        if (value != NULL && !covers_row(shape, x->rank, x->dims, value->type.rank, value->type.dims))
+            return false;
+    }
+    return true;
+}
+
+Status layer_norm_prepare(PlanContext *context, Error *err)
+{
+    const Node *node = context->node;
+    const Type *x = &node->inputs[0]->type;
+    RowShape shape;
+    TRY(row_shape(node, x->rank, x->dims, &shape, err));
+    if (context->plain_only || !fits(node, &shape, 0, 1, 2))
+        return kernel_eval(context, err);
+    for (int i = 1; i < node->input_count; i++)
+        kernel_input(context, i, LAYOUT_PLAIN);
+    kernel_output_in_place(context, 0, 0, LAYOUT_PLAIN);
+    for (int i = 1; i < node->output_count; i++)
+        kernel_output(context, i, LAYOUT_PLAIN);
+    state_make(context, &shape);
+    kernel_run(context, run_forward, "own");
+    return STATUS_OK;
+}
+
+/* ---- gradient ---------------------------------------------------------------------------------------------------- */
+
+VECTOR_INLINE void gradient_row(const Job *job, const float *x, const float *dy, float *dx, Statistics s)
+{
+    int64_t length = job->state->shape.length;
+    const float *scale = job->scale;
+    float sum = 0, product = 0;
+    if (scale != NULL) {
+#pragma omp simd reduction(+ : sum, product)
+        for (int64_t i = 0; i < length; i++) {
+            float g = dy[i] * scale[i];
+            sum += g;
+            product += g * (x[i] - s.mean);
+        }
+    } else {
+#pragma omp simd reduction(+ : sum, product)
+        for (int64_t i = 0; i < length; i++) {
+            sum += dy[i];
+            product += dy[i] * (x[i] - s.mean);
+        }
+    }
+    /* dx = inverse*g + b*(x - mean) + c, the formula of layernorm.c with x_hat written out */
+    float count = (float)length, b = -product * s.inverse * s.inverse * s.inverse / count;
+    float c = job->state->rms ? 0.0f : -s.inverse * sum / count;
+    if (scale != NULL) {
+#pragma omp simd
+        for (int64_t i = 0; i < length; i++)
+            dx[i] = s.inverse * dy[i] * scale[i] + b * (x[i] - s.mean) + c;
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < length; i++)
+            dx[i] = s.inverse * dy[i] + b * (x[i] - s.mean) + c;
+    }
+}
+
+VECTOR_CLONES
+static void gradient_parts(int64_t first, int64_t last, void *context)
+{
+    const Job *job = context;
+    int64_t length = job->state->shape.length, rows = job->state->shape.rows, parts = job->state->parts;
+    for (int64_t part = first; part < last; part++) {
+        float *dscale = job->partial == NULL ? NULL : job->partial + part * 2 * length;
+        float *dbias = dscale == NULL ? NULL : dscale + length;
+        if (dscale != NULL)
+            memset(dscale, 0, (size_t)(2 * length) * sizeof(float));
+        for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
+            const float *x = job->x + r * length, *dy = job->dy + r * length;
+            Statistics s = statistics_of(x, job->state);
+            if (dscale != NULL) { /* before dx, which may lie where dy does */
+#pragma omp simd
+                for (int64_t i = 0; i < length; i++) {
+                    dscale[i] += dy[i] * ((x[i] - s.mean) * s.inverse);
+                    dbias[i] += dy[i];
+                }
+            }
+            gradient_row(job, x, dy, job->dx + r * length, s);
+        }
+    }
+}
+
+static Status run_gradient(Step *step, Error *err)
+{
+    (void)err;
+    const RowState *state = step->state;
+    int64_t length = state->shape.length;
+    Job job = {.state = state,
+               .dy = step->in[0]->data,
+               .x = step->in[1]->data,
+               .scale = data_of(step->in, step->in_count, 2),
+               .dx = step->out[0]->data,
+               .partial = step->out_count > 1 ? step->scratch : NULL};
+    parallel_for(state->parts, 1, gradient_parts, &job);
+    for (int k = 0; k < 2; k++) { /* dscale, dbias: the parts added in order */
+        float *sum = k + 1 < step->out_count && step->out[k + 1] != NULL ? step->out[k + 1]->data : NULL;
+        if (sum == NULL)
+            continue;
+        memcpy(sum, job.partial + k * length, (size_t)length * sizeof(float));
+        for (int64_t part = 1; part < state->parts; part++)
+            for (int64_t i = 0; i < length; i++)
+                sum[i] += job.partial[(2 * part + k) * length + i];
+    }
+    return STATUS_OK;
+}
+
+Status layer_norm_grad_prepare(PlanContext *context, Error *err)
+{
+    const Node *node = context->node;
+    const Type *x = &node->inputs[1]->type;
+    RowShape shape;
+    TRY(row_shape(node, x->rank, x->dims, &shape, err));
+    if (context->plain_only || !fits(node, &shape, 1, 2, 2))
+        return kernel_eval(context, err);
+    for (int i = 1; i < node->input_count; i++)
+        kernel_input(context, i, LAYOUT_PLAIN);
+    kernel_output_in_place(context, 0, 0, LAYOUT_PLAIN);
+    for (int i = 1; i < node->output_count; i++)
+        kernel_output(context, i, LAYOUT_PLAIN);
+    const RowState *state = state_make(context, &shape);
+    if (node->output_count > 1)
+        kernel_scratch(context, (size_t)(state->parts * 2 * shape.length) * sizeof(float));
+    kernel_run(context, run_gradient, "own");
+    return STATUS_OK;
+}
