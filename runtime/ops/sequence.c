@@ -1,6 +1,308 @@
-/* Family: sequence. */
+/* Sequences and optionals. Items are shared, never copied: a sequence is a list of pointers. None of it is planned;
+ * only the interpreter runs it. */
 #include "runtime/ops/ops.h"
 
+#include <string.h>
+
+static Array *sequence_new(EvalContext *context, int index, DType dtype, size_t count)
+{
+    Array *sequence = arena_new(context->arena, Array);
+    sequence->kind = ARRAY_SEQUENCE;
+    sequence->dtype = dtype;
+    sequence->items = arena_array(context->arena, Array *, count + 1);
+    sequence->item_count = count;
+    if (index < context->out_count)
+        context->out[index] = sequence;
+    return sequence;
+}
+
+static Status expect_sequence(EvalContext *context, const Array *x, Error *err)
+{
+    return x->kind == ARRAY_SEQUENCE ? STATUS_OK : eval_fail(context, err, "input 0 is not a sequence");
+}
+
+/* A position in a sequence; `end`: one behind the last is allowed too. */
+static Status sequence_position(EvalContext *context, int input, size_t count, bool end, size_t absent, size_t *at,
+                                Error *err)
+{
+    const Array *position = eval_input(context, input);
+    *at = absent;
+    if (!position)
+        return STATUS_OK;
+    const int64_t n = (int64_t)count, wanted = position->count == 1 ? array_i64_at(position, 0) : INT64_MAX;
+    if (wanted < -n || wanted >= n + (end ? 1 : 0))
+        return eval_fail(context, err, "position %lld in a sequence of %lld", (long long)wanted, (long long)n);
+    *at = (size_t)(wanted < 0 ? wanted + n : wanted);
+    return STATUS_OK;
+}
+
+static Array *shared(EvalContext *context, const Array *x)
+{
+    return arena_copy(context->arena, x, sizeof *x);
+}
+
+/* ---- Sequence* ---------------------------------------------------------------------------------------- */
+
+static Status construct_eval(EvalContext *context, Error *err)
+{
+    Array *out = sequence_new(context, 0, context->in[0]->dtype, (size_t)context->in_count);
+    for (int i = 0; i < context->in_count; i++) {
+        if (context->in[i]->dtype != out->dtype)
+            return eval_fail(context, err, "input %d is %s, the first %s", i, dtype_name(context->in[i]->dtype),
+                             dtype_name(out->dtype));
+        out->items[i] = shared(context, context->in[i]);
+    }
+    return STATUS_OK;
+}
+
+static Status empty_eval(EvalContext *context, Error *err)
+{
+    (void)err;
+    sequence_new(context, 0, (DType)node_int(context->node, "dtype", DTYPE_F32), 0);
+    return STATUS_OK;
+}
+
+static Status length_eval(EvalContext *context, Error *err)
+{
+    Array *out;
+    TRY(expect_sequence(context, context->in[0], err));
+    TRY(eval_output(context, 0, DTYPE_I64, 0, NULL, &out, err));
+    *(int64_t *)out->data = (int64_t)context->in[0]->item_count;
+    return STATUS_OK;
+}
+
+static Status at_eval(EvalContext *context, Error *err)
+{
+    const Array *x = context->in[0];
+    size_t at = 0;
+    TRY(expect_sequence(context, x, err));
+    TRY(sequence_position(context, 1, x->item_count, false, 0, &at, err));
+    return eval_output_same(context, 0, x->items[at], err);
+}
+
+static Status insert_eval(EvalContext *context, Error *err)
+{
+    const Array *x = context->in[0];
+    size_t at = 0;
+    TRY(expect_sequence(context, x, err));
+    TRY(sequence_position(context, 2, x->item_count, true, x->item_count, &at, err));
+    Array *out = sequence_new(context, 0, context->in[1]->dtype, x->item_count + 1);
+    for (size_t i = 0; i < out->item_count; i++)
+        out->items[i] = i < at ? x->items[i] : i == at ? shared(context, context->in[1]) : x->items[i - 1];
+    return STATUS_OK;
+}
+
+static Status erase_eval(EvalContext *context, Error *err)
+{
+    const Array *x = context->in[0];
+    size_t at = 0;
+    TRY(expect_sequence(context, x, err));
+    if (x->item_count == 0)
+        return eval_fail(context, err, "the sequence is empty");
+    TRY(sequence_position(context, 1, x->item_count, false, x->item_count - 1, &at, err));
+    Array *out = sequence_new(context, 0, x->dtype, x->item_count - 1);
+    for (size_t i = 0; i < out->item_count; i++)
+        out->items[i] = x->items[i < at ? i : i + 1];
+    return STATUS_OK;
+}
+
+/* ---- between tensors and sequences -------------------------------------------------------------------- */
+
+/* Elements [begin, begin + size) of `x` along `axis`. */
+static Status array_part(EvalContext *context, const Array *x, int axis, int64_t begin, int64_t size, Array **out,
+                         Error *err)
+{
+    int64_t dims[RANK_MAX], from[RANK_MAX], to[RANK_MAX];
+    memcpy(dims, x->dims, sizeof dims);
+    dims[axis] = size;
+    TRY(array_new(context->arena, x->dtype, x->rank, dims, out, err));
+    strides_dense(x->rank, x->dims, from);
+    strides_dense(x->rank, dims, to);
+    StridedCopy copy = strided_make(x->rank, dims, from, to, dtype_size(x->dtype));
+    strided_run(&copy, (const char *)x->data + (size_t)(begin * from[axis]) * dtype_size(x->dtype), (*out)->data);
+    return STATUS_OK;
+}
+
+/* Lengths of the parts: one each, all `split` but the last, or as listed. */
+static Status part_sizes(EvalContext *context, int64_t dim, int64_t **sizes, size_t *count, Error *err)
+{
+    const Array *split = eval_input(context, 1);
+    const int64_t chunk = !split ? 1 : split->rank == 0 ? array_i64_at(split, 0) : 0;
+    int64_t total = 0;
+    if (split && split->rank > 1)
+        return eval_fail(context, err, "split has rank %d", split->rank);
+    if (split && split->rank == 1) {
+        TRY(eval_ints(context, 1, (const int64_t **)sizes, count, err));
+    } else if (chunk < 1) {
+        return eval_fail(context, err, "split is %lld", (long long)chunk);
+    } else {
+        *count = (size_t)((dim + chunk - 1) / chunk);
+        *sizes = arena_array(context->arena, int64_t, *count + 1);
+        for (size_t i = 0; i < *count; i++)
+            (*sizes)[i] = dim - (int64_t)i * chunk < chunk ? dim - (int64_t)i * chunk : chunk;
+    }
+    for (size_t i = 0; i < *count; i++)
+        if ((*sizes)[i] < 0 || __builtin_add_overflow(total, (*sizes)[i], &total))
+            return eval_fail(context, err, "part %zu of %lld", i, (long long)(*sizes)[i]);
+    if (total != dim)
+        return eval_fail(context, err, "parts sum to %lld, the axis has %lld", (long long)total, (long long)dim);
+    return STATUS_OK;
+}
+
+static Status split_eval(EvalContext *context, Error *err)
+{
+    const Array *x = context->in[0];
+    const bool drop = !eval_input(context, 1) && node_int(context->node, "keepdims", 1) == 0;
+    int64_t *sizes = NULL, begin = 0;
+    size_t count = 0;
+    int axis = 0;
+    TRY(axis_normalize(context->node, node_int(context->node, "axis", 0), x->rank, &axis, err));
+    TRY(part_sizes(context, x->dims[axis], &sizes, &count, err));
+    Array *out = sequence_new(context, 0, x->dtype, count);
+    for (size_t i = 0; i < count; i++) {
+        TRY(array_part(context, x, axis, begin, sizes[i], &out->items[i], err));
+        begin += sizes[i];
+        if (drop) {
+            Array *item = out->items[i];
+            item->rank--;
+            memmove(item->dims + axis, item->dims + axis + 1, (size_t)(item->rank - axis) * sizeof item->dims[0]);
+        }
+    }
+    return STATUS_OK;
+}
+
+/* Shape of the joined items; with a new axis each has one element along it. */
+static Status joined_dims(EvalContext *context, const Array *x, bool new_axis, int *axis, int *rank, int64_t *dims,
+                          Error *err)
+{
+    if (x->item_count == 0)
+        return eval_fail(context, err, "the sequence is empty");
+    const Array *first = x->items[0];
+    *rank = first->rank + (new_axis ? 1 : 0);
+    if (*rank > RANK_MAX)
+        return eval_fail(context, err, "result would have more than %d dims", RANK_MAX);
+    TRY(axis_normalize(context->node, node_int(context->node, "axis", 0), *rank, axis, err));
+    for (int d = 0; d < *rank; d++)
+        dims[d] = !new_axis || d < *axis ? first->dims[d] : d == *axis ? 1 : first->dims[d - 1];
+    dims[*axis] = 0;
+    for (size_t i = 0; i < x->item_count; i++) {
+        const Array *item = x->items[i];
+        bool fits = item->rank == first->rank && item->dtype == first->dtype;
+        for (int d = 0; d < first->rank && fits; d++)
+            fits = (!new_axis && d == *axis) || item->dims[d] == first->dims[d];
+        if (!fits)
+            return eval_fail(context, err, "item %zu has shape %s, the first %s", i,
+                             dims_text(context->arena, item->rank, item->dims),
+                             dims_text(context->arena, first->rank, first->dims));
+        dims[*axis] += new_axis ? 1 : item->dims[*axis];
+    }
+    return STATUS_OK;
+}
+
+static Status concat_eval(EvalContext *context, Error *err)
+{
+    const Array *x = context->in[0];
+    const bool new_axis = node_int(context->node, "new_axis", 0) != 0;
+    int axis = 0, rank = 0;
+    int64_t dims[RANK_MAX], at = 0;
+    Array *out;
+    TRY(expect_sequence(context, x, err));
+    TRY(joined_dims(context, x, new_axis, &axis, &rank, dims, err));
+    TRY(eval_output(context, 0, x->items[0]->dtype, rank, dims, &out, err));
+    const int64_t outer = dims_count(axis, dims), inner = dims_count(rank - axis - 1, dims + axis + 1);
+    const size_t size = dtype_size(out->dtype);
+    for (size_t i = 0; i < x->item_count; i++) {
+        const Array *item = x->items[i];
+        const int64_t length = new_axis ? 1 : item->dims[axis];
+        const size_t run = (size_t)(length * inner) * size;
+        for (int64_t o = 0; o < outer; o++)
+            memcpy((char *)out->data + (size_t)((o * dims[axis] + at) * inner) * size,
+                   (const char *)item->data + (size_t)o * run, run);
+        at += length;
+    }
+    return STATUS_OK;
+}
+
+/* ---- optionals ---------------------------------------------------------------------------------------- */
+
+static Status optional_eval(EvalContext *context, Error *err)
+{
+    (void)err;
+    const Array *x = eval_input(context, 0);
+    Array *out = arena_new(context->arena, Array);
+    out->kind = ARRAY_OPTIONAL;
+    out->items = arena_array(context->arena, Array *, 1);
+    out->item_count = x ? 1 : 0;
+    out->dtype = x ? x->dtype : DTYPE_UNDEFINED;
+    out->items[0] = x ? shared(context, x) : NULL;
+    context->out[0] = out;
+    return STATUS_OK;
+}
+
+static Status has_element_eval(EvalContext *context, Error *err)
+{
+    const Array *x = eval_input(context, 0);
+    Array *out;
+    TRY(eval_output(context, 0, DTYPE_BOOL, 0, NULL, &out, err));
+    *(uint8_t *)out->data = x && (x->kind != ARRAY_OPTIONAL || x->item_count > 0);
+    return STATUS_OK;
+}
+
+static Status get_element_eval(EvalContext *context, Error *err)
+{
+    const Array *x = context->in[0];
+    if (x->kind == ARRAY_OPTIONAL && x->item_count == 0)
+        return eval_fail(context, err, "the optional is empty");
+    return eval_output_same(context, 0, x->kind == ARRAY_OPTIONAL ? x->items[0] : x, err);
+}
+
+static Status get_element_infer(Node *node, Error *err)
+{
+    return infer_same(node, err); /* only known when the input is a tensor, which it then passes on */
+}
+
+static Status get_element_grad(GradContext *context, Error *err)
+{
+    (void)err;
+    context->dx[0] = context->dy[0];
+    return STATUS_OK;
+}
+
+static Status scalar_infer(Node *node, Error *err)
+{
+    (void)err;
+    type_set(&node->outputs[0]->type, node_is(node, "SequenceLength") ? DTYPE_I64 : DTYPE_BOOL, 0, NULL);
+    return STATUS_OK;
+}
+
+#define NO_GRADIENT "sequences carry no gradient"
+
+/* clang-format off */
 const OpDef ops_sequence[] = {
+    {.name = "SequenceConstruct", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = -1, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = construct_eval, .no_gradient = NO_GRADIENT},
+    {.name = "SequenceEmpty", .since = 11, .last = 28, .min_inputs = 0, .max_inputs = 0, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = empty_eval, .no_gradient = NO_GRADIENT},
+    {.name = "SequenceLength", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .infer = scalar_infer, .eval = length_eval,
+     .no_gradient = NO_GRADIENT},
+    {.name = "SequenceAt", .since = 11, .last = 28, .min_inputs = 2, .max_inputs = 2, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = at_eval, .no_gradient = NO_GRADIENT},
+    {.name = "SequenceInsert", .since = 11, .last = 28, .min_inputs = 2, .max_inputs = 3, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = insert_eval, .no_gradient = NO_GRADIENT},
+    {.name = "SequenceErase", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 2, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = erase_eval, .no_gradient = NO_GRADIENT},
+    {.name = "SplitToSequence", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 2, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = split_eval, .no_gradient = NO_GRADIENT},
+    {.name = "ConcatFromSequence", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = concat_eval, .no_gradient = NO_GRADIENT},
+    {.name = "Optional", .since = 15, .last = 28, .min_inputs = 0, .max_inputs = 1, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = optional_eval, .no_gradient = NO_GRADIENT},
+    {.name = "OptionalHasElement", .since = 15, .last = 28, .min_inputs = 0, .max_inputs = 1, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .infer = scalar_infer, .eval = has_element_eval},
+    {.name = "OptionalGetElement", .since = 15, .last = 28, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1,
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .infer = get_element_infer, .eval = get_element_eval,
+     .grad = get_element_grad},
     {0},
 };
+/* clang-format on */

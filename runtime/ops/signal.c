@@ -171,7 +171,7 @@ static Status dft_infer(Node *node, Error *err)
     const Type *x = &node->inputs[0]->type;
     int64_t length, axis_wanted, dims[RANK_MAX];
     int axis = 0;
-    Transform t;
+    Transform t = {0};
     if (!infer_has_ints(node, 1) || !infer_has_ints(node, 2)) {
         type_set(&node->outputs[0]->type, x->dtype, -1, NULL);
         return STATUS_OK;
@@ -188,7 +188,7 @@ static Status dft_eval(EvalContext *context, Error *err)
     const Array *x = context->in[0];
     int axis = 0;
     int64_t dims[RANK_MAX];
-    Transform t;
+    Transform t = {0};
     Array *y;
     TRY(transform_read(context->node, x->rank, x->dims, eval_int_or(context, 2, -2), eval_int_or(context, 1, -1), &t,
                        &axis, err));
@@ -244,7 +244,7 @@ static Status dft_grad(GradContext *context, Error *err)
     Value *dy = context->dy[0];
     int64_t length, axis_wanted;
     int axis = 0;
-    Transform t;
+    Transform t = {0};
     TRY(dft_constants(node, &length, &axis_wanted, err));
     TRY(transform_read(node, x->rank, x->dims, axis_wanted, length, &t, &axis, err));
     if (t.inverse && t.onesided) {
@@ -310,7 +310,7 @@ static Status stft_constants(const Node *node, Frames *f, Error *err)
 
 static Status stft_infer(Node *node, Error *err)
 {
-    Frames f;
+    Frames f = {0};
     if (!infer_has_ints(node, 1) || !infer_has_ints(node, 3)) {
         type_set(&node->outputs[0]->type, node->inputs[0]->type.dtype, -1, NULL);
         return STATUS_OK;
@@ -323,7 +323,7 @@ static Status stft_infer(Node *node, Error *err)
 static Status stft_eval(EvalContext *context, Error *err)
 {
     const Array *x = context->in[0], *window = eval_input(context, 2);
-    Frames f;
+    Frames f = {0};
     Array *framed, *y;
     if (window && window->rank != 1)
         return eval_fail(context, err, "window of rank %d", window->rank);
@@ -352,7 +352,7 @@ static Status stft_eval(EvalContext *context, Error *err)
 /* Gather the frames (constant indices [count, n]), weigh, transform along axis 2. */
 static Status stft_expand(Node *node, Builder *b, Error *err)
 {
-    Frames f;
+    Frames f = {0};
     void *data;
     TRY(stft_constants(node, &f, err));
     Tensor *indices = tensor_new(&node->graph->model->arena, NULL, DTYPE_I64, 2, (int64_t[]){f.count, f.n}, &data);
