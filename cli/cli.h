@@ -7,6 +7,7 @@
 #define REGRAFT_CLI_CLI_H
 
 #include "onnx/onnx.h"
+#include "passes/passes.h"
 
 /* argv[0] is the verb; argc counts it. */
 typedef Status (*CommandRun)(int argc, char **argv, Error *err);
@@ -17,6 +18,31 @@ typedef struct Command {
     const char *help; /* one line for `regraft help` */
 } Command;
 
+/* ---- document.c: models from files and to files ------------------------------------------------------------- */
+
+/* Imports with the tool's operators; messages begin with the path. */
+Status document_open(const char *path, Model **document, Error *err);
+/* Model-local functions that the main graph calls are inlined, which surgery needs; says so on stderr. */
+Status document_inline(Model *document, Error *err);
+/* STATUS_USAGE when `output` is a file that the document was read from. Asked first, before any work. */
+Status document_check_output(const Model *document, const char *output, Error *err);
+Status document_save(const Model *document, const char *output, bool strip_doc, Error *err);
+/* Reads `output` back: it must pass the checker, its shapes must fit, and it must be what is in memory; every
+ * initializer that `original` has under the same name must have the same bytes. STATUS_UNVERIFIED says what is wrong,
+ * and the file is removed. */
+Status document_verify(const Model *document, const Model *original, const char *output, Error *err);
+/* Types with symbols where inference reaches; a failure to infer is a warning, not an end. */
+void document_infer(Model *document);
+
 /* ---- cmd_*.c ---------------------------------------------------------------------------------------------- */
+
+Status cmd_attach(int argc, char **argv, Error *err);
+Status cmd_check(int argc, char **argv, Error *err);
+Status cmd_cut(int argc, char **argv, Error *err);
+Status cmd_diff(int argc, char **argv, Error *err);
+Status cmd_freeze(int argc, char **argv, Error *err);
+Status cmd_heads(int argc, char **argv, Error *err);
+Status cmd_inspect(int argc, char **argv, Error *err);
+Status cmd_ops(int argc, char **argv, Error *err);
 
 #endif

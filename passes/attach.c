@@ -321,6 +321,7 @@ Status pass_attach(Model *document, Value *features, const HeadSpec *spec, Value
     TRY(head_build(document, features, spec, NULL, arena_strdup(&document->arena, name), logits, err));
     if (old != NULL)
         model_set_metadata(document, "regraft.cut_output", NULL);
+    model_set_metadata(document, "regraft.cut_at", NULL);
     for (size_t i = 0; i < graph->output_count && !spec->keep_features; i++) {
         if (graph->outputs[i] == features) {
             graph_replace_output(graph, i, *logits);

@@ -204,6 +204,7 @@ Status pass_cut(Model *document, Value *features, Value *output, bool keep_input
     Node **needed = arena_array(&scratch, Node *, graph->node_count + 1);
     size_t needed_count = graph_needed(graph, needed);
     model_set_metadata(document, "regraft.cut_output", output != NULL ? output->name : first->name);
+    model_set_metadata(document, "regraft.cut_at", features->name);
     replace_outputs(graph, features, dropped);
     graph_drop_unneeded(graph, needed, needed_count, keep_inputs);
     metadata_drop_classes(document);
