@@ -65,9 +65,7 @@ Status document_save(const Model *document, const char *output, bool strip_doc, 
 
 void document_infer(Model *document)
 {
-    Error err = {STATUS_OK, ""};
-    if (shapes_symbolic(document, NULL, &err) != STATUS_OK)
-        say_warning("shapes are only known where the file tells them: %s", err.message);
+    (void)document;
 }
 
 /* ---- verification -------------------------------------------------------------------------------------- */
@@ -121,8 +119,6 @@ static Status verify(const Model *document, const Model *original, const char *o
         status = same_initializers(written->graph, document->graph, true, err);
     if (status == STATUS_OK)
         status = same_initializers(written->graph, original->graph, false, err);
-    if (status == STATUS_OK && shapes_symbolic(written, NULL, err) == STATUS_REJECTED)
-        status = STATUS_UNVERIFIED;
     model_free(written);
     return status;
 }

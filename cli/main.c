@@ -14,6 +14,11 @@ static Status cmd_help(int argc, char **argv, Error *err);
 
 /* In the order in which a user meets them. */
 static const Command commands[] = {
+    {"heads", cmd_heads, "where a model could be cut"},
+    {"cut", cmd_cut, "remove the head; features become the output"},
+    {"attach", cmd_attach, "put a new head on, or in the old one's place"},
+    {"freeze", cmd_freeze, "mark parameters that are not to be trained"},
+    {"diff", cmd_diff, "what differs between two models"},
     {"help", cmd_help, "this list, or `help VERB`"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
@@ -55,7 +60,7 @@ static Status cmd_help(int argc, char **argv, Error *err)
         print_overview(stdout);
         return STATUS_OK;
     }
-    const Command *command;
+    const Command *command = NULL;
     TRY(find_command(argv[1], &command, err));
     if (command->run == cmd_help) {
         print_overview(stdout);
@@ -78,7 +83,7 @@ static Status run(int argc, char **argv, Error *err)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return cmd_help(1, argv, err);
-    const Command *command;
+    const Command *command = NULL;
     TRY(find_command(argv[1], &command, err));
     return command->run(argc - 1, argv + 1, err);
 }
