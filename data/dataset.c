@@ -1,2 +1,0 @@
-/* data/dataset.c: to be written. */
-#include "onnx/onnx.h"
