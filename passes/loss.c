@@ -141,6 +141,23 @@ static Value *one_loss(Builder *b, const LossSpec *spec, Value *logits, Value *t
     return mean_all(b, spec->kind == LOSS_L1 ? build1(b, "Abs", difference) : build2(b, "Mul", difference, difference));
 }
 
+/* Names the first node after which shapes are unknown: an operator without a row, or one whose shape depends on data.
+ */
+static Status no_shape(const Graph *graph, const Value *logits, Error *err)
+{
+    for (const Node *node = graph->first; node != NULL; node = node->next) {
+        bool known = true;
+        for (int i = 0; i < node->output_count; i++)
+            known = known && (node->outputs[i] == NULL || type_known(&node->outputs[i]->type));
+        if (known)
+            continue;
+        return fail(err, STATUS_UNSUPPORTED, "no loss can read output '%s': %s at opset %d %s", logits->name,
+                    node_text(node), node->opset,
+                    node->op == NULL ? "is not an operator this build can run" : "has a shape that depends on data");
+    }
+    return fail(err, STATUS_UNSUPPORTED, "no loss can read output '%s': it is one number, not a tensor", logits->name);
+}
+
 Status pass_loss(Graph *graph, const LossSpec *losses, size_t count, Value **loss, Error *err)
 {
     Builder b = builder_at(graph, NULL, "loss", err);
@@ -152,8 +169,7 @@ Status pass_loss(Graph *graph, const LossSpec *losses, size_t count, Value **los
                         outputs);
         Value *logits = logits_of(&losses[i], graph->outputs[losses[i].output]);
         if (!type_known(&logits->type) || logits->type.rank == 0)
-            return fail(err, STATUS_UNSUPPORTED, "the shape of output '%s' is not known, no loss can read it",
-                        logits->name);
+            return no_shape(graph, logits, err);
         Value *term = one_loss(&b, &losses[i], logits, add_target(graph, &losses[i], &logits->type));
         if (losses[i].weight != 1 && term != NULL)
             term = build2(&b, "Mul", term, build_scalar(&b, term->type.dtype, losses[i].weight));

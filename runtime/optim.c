@@ -168,7 +168,8 @@ static double square_sum(const float *g, size_t n)
 
 static bool joins(const Param *a, const Param *b)
 {
-    return b->trainable && b->count > 0 && a->lr_scale == b->lr_scale && a->decay_scale == b->decay_scale;
+    return a->trainable && b->trainable && b->count > 0 && a->lr_scale == b->lr_scale &&
+           a->decay_scale == b->decay_scale;
 }
 
 /* End of the run of parameters from `i` that share settings. Gaps between them are zeros. */

@@ -44,7 +44,7 @@ static Status fill_item(Param *item, const ParamInfo *info, Error *err)
     if (item->rank > RANK_MAX || count < 0)
         return fail(err, STATUS_REJECTED, "%s: a parameter of rank %d cannot be trained", info->name, item->rank);
     memcpy(item->dims, info->origin->dims, (size_t)item->rank * sizeof item->dims[0]);
-    item->count = info->tied_to >= 0 ? 0 : (size_t)count;
+    item->count = info->tied_to >= 0 || !info->trainable ? 0 : (size_t)count; /* a frozen one stays in the document */
     item->trainable = info->trainable;
     item->lr_scale = item->decay_scale = 1;
     return STATUS_OK;

@@ -28,7 +28,7 @@ typedef struct Param {
     const ParamInfo *info;
     int rank;
     int64_t dims[RANK_MAX];
-    size_t count;      /* elements in the home layout, padding included */
+    size_t count;      /* elements in the home layout, padding included; 0 when frozen or tied: nothing is stored */
     size_t offset;     /* of the first element, in floats, in every block */
     bool trainable;
     double lr_scale, decay_scale; /* per-parameter multipliers */

@@ -96,11 +96,31 @@ static void schedules_warm_up_and_end_at_their_floor(void **state)
     assert_true(fabs(schedule_at(&step, 10) - 1) < 1e-12 && fabs(schedule_at(&step, 11) - 0.1) < 1e-12);
 }
 
+static void a_frozen_neighbour_does_not_hide_a_trainable_parameter(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Tensor a = {
+        .name = "a", .dtype = DTYPE_F32, .rank = 1, .dims = (int64_t[]){1}, .bytes = 4, .data = (const float[]){1}};
+    Tensor b = a;
+    ParamInfo infos[] = {{.name = "a", .origin = &a, .tied_to = -1},
+                         {.name = "b", .origin = &b, .trainable = true, .tied_to = -1}};
+    ParamStore *store = NULL;
+    assert_ok(params_new(&(ParamList){.items = infos, .count = 2}, &store, &err), &err);
+    store->gradient[store->items[1].offset] = 1;
+    OptimizerSpec spec = {.kind = OPTIMIZER_SGD, .lr = 0.5};
+    double norm;
+    assert_ok(optimizer_step(&spec, store, 1, spec.lr, &norm, &err), &err);
+    assert_true(store->data[store->items[1].offset] == 0.5f);
+    params_free(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_rule_gives_the_numbers_of_torch),
         cmocka_unit_test(a_gradient_that_is_not_finite_stops_and_changes_nothing),
+        cmocka_unit_test(a_frozen_neighbour_does_not_hide_a_trainable_parameter),
         cmocka_unit_test(schedules_warm_up_and_end_at_their_floor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
