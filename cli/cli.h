@@ -44,5 +44,6 @@ Status cmd_freeze(int argc, char **argv, Error *err);
 Status cmd_heads(int argc, char **argv, Error *err);
 Status cmd_inspect(int argc, char **argv, Error *err);
 Status cmd_ops(int argc, char **argv, Error *err);
+Status cmd_run(int argc, char **argv, Error *err);
 
 #endif

@@ -19,6 +19,7 @@ static const Command commands[] = {
     {"attach", cmd_attach, "put a new head on, or in the old one's place"},
     {"freeze", cmd_freeze, "mark parameters that are not to be trained"},
     {"diff", cmd_diff, "what differs between two models"},
+    {"run", cmd_run, "one inference, or a folder of conformance cases"},
     {"help", cmd_help, "this list, or `help VERB`"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

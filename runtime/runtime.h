@@ -128,4 +128,40 @@ typedef struct ScheduleSpec {
 } ScheduleSpec;
 double schedule_at(const ScheduleSpec *spec, uint64_t step); /* multiplier of lr for update `step`, from 1 */
 
+/* ---- run.c: one inference on host arrays ------------------------------------------------------------------------ */
+
+/* Arrays go by position in the document's inputs and outputs; an input that has an initializer may be NULL. */
+typedef struct Run {
+    Model *document;
+    Model *working;
+    const Array **inputs; /* the caller's */
+} Run;
+
+/* The working graph for inputs of these shapes, every node doing what its attributes say. An initializer that is also an input takes
+ * the value given, in the document. The caller frees run->working. */
+Status run_build(Run *run, Model *document, const Array **inputs, Error *err);
+/* Results are allocated from `arena`. run_planned: STATUS_UNSUPPORTED when the graph cannot be planned. */
+Status run_interpreted(const Run *run, Array **outputs, Arena *arena, uint64_t seed, Error *err);
+Status run_planned(const Run *run, Array **outputs, Arena *arena, uint64_t seed, Error *err);
+
+/* ---- suite.c: conformance ------------------------------------------------------------------------------------ */
+
+typedef enum SuiteOutcome { SUITE_PASSED, SUITE_DIFFERS, SUITE_UNSUPPORTED } SuiteOutcome;
+
+typedef struct SuiteResult {
+    SuiteOutcome outcome;
+    bool planned;     /* the plan ran as well as the interpreter */
+    double max_error; /* largest |found - expected| over all outputs and both engines */
+    char reason[1000]; /* why it did not pass; "" when it did */
+} SuiteResult;
+
+/* Runs one case in the format of ONNX's backend tests (model.onnx, test_data_set_N with input_M.pb and output_M.pb, optional tolerance.json
+ * with rtol and atol) through the interpreter and, when it can be planned, through a plan. A model that does not load or run is a
+ * result, not an error; STATUS_REJECTED: the folder is no case. */
+Status suite_run(const char *folder, SuiteResult *result, Error *err);
+
+/* The folders below `root` (and itself) that hold a case, in order of names. The caller frees with suite_list_free. */
+Status suite_list(const char *root, char ***folders, size_t *count, Error *err);
+void suite_list_free(char **folders, size_t count);
+
 #endif
