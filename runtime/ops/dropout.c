@@ -204,7 +204,7 @@ static Status dropout_grad_run(Step *step, Error *err)
 {
     (void)err;
     Drop drop = {.x = step->in[0]->data, .y = step->out[0]->data, .mask = step->in[1]->data, .dtype = DTYPE_F32};
-    drop_set_ratio(&drop, step->in[2] ? (double)*(const float *)step->in[2]->data : 0.5);
+    drop_set_ratio(&drop, step->in_count > 2 && step->in[2] ? (double)*(const float *)step->in[2]->data : 0.5);
     parallel_for(slot_count(step->in[0]), GRAIN, backward_range, &drop);
     return STATUS_OK;
 }
@@ -223,7 +223,7 @@ const OpDef ops_dropout[] = {
     {.name = "Dropout", .since = 1, .last = 28, .min_inputs = 1, .max_inputs = 3, .min_outputs = 1, .max_outputs = 2,
      .traits = OP_RANDOM | OP_IN_PLACE, .infer = dropout_infer, .eval = dropout_eval, .grad = dropout_grad,
      .upgrade = dropout_upgrade, .prepare = dropout_prepare},
-    {.domain = DOMAIN_INTERNAL, .name = "DropoutGrad", .min_inputs = 3, .max_inputs = 3, .min_outputs = 1,
+    {.domain = DOMAIN_INTERNAL, .name = "DropoutGrad", .min_inputs = 2, .max_inputs = 3, .min_outputs = 1,
      .max_outputs = 1, .traits = OP_IN_PLACE, .infer = infer_same, .eval = dropout_grad_eval,
      .prepare = dropout_grad_prepare, .no_case = "internal: the gradient of Dropout"},
     {0},
