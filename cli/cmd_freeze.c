@@ -97,7 +97,7 @@ static Status edit(Model *document, void *context, Error *err)
 
 Status cmd_freeze(int argc, char **argv, Error *err)
 {
-    Fields fields = {0};
+    Fields fields = {.surgery.own_plan = true};
     Args args;
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)

@@ -90,6 +90,18 @@ static Status same_initializers(const Graph *written, const Graph *original, boo
     return STATUS_OK;
 }
 
+/* Types of inner values are remarks behind #; a file need not hold them. */
+static void drop_remarks(Str *text)
+{
+    char *to = text->text;
+    for (const char *from = text->text; *from != '\0'; from++) {
+        if (from[0] == ' ' && from[1] == '#')
+            from += strcspn(from, "\n");
+        *to++ = *from;
+    }
+    *to = '\0';
+}
+
 static Status same_graph(const Model *a, const Model *b, Error *err)
 {
     Str first, second;
@@ -97,6 +109,10 @@ static Status same_graph(const Model *a, const Model *b, Error *err)
     str_init(&second);
     model_print(a, &first);
     model_print(b, &second);
+    if (first.length > 0 && second.length > 0) {
+        drop_remarks(&first);
+        drop_remarks(&second);
+    }
     bool same = strcmp(first.text, second.text) == 0;
     size_t line = 1;
     for (size_t i = 0; !same && first.text[i] == second.text[i]; i++)

@@ -14,12 +14,14 @@ static Status cmd_help(int argc, char **argv, Error *err);
 
 /* In the order in which a user meets them. */
 static const Command commands[] = {
+    {"inspect", cmd_inspect, "what a model is: shapes, operators, parameters"},
     {"heads", cmd_heads, "where a model could be cut"},
     {"cut", cmd_cut, "remove the head; features become the output"},
     {"attach", cmd_attach, "put a new head on, or in the old one's place"},
     {"freeze", cmd_freeze, "mark parameters that are not to be trained"},
     {"diff", cmd_diff, "what differs between two models"},
     {"run", cmd_run, "one inference, or a folder of conformance cases"},
+    {"ops", cmd_ops, "the operators that this build understands"},
     {"help", cmd_help, "this list, or `help VERB`"},
 };
 enum { COMMAND_COUNT = sizeof commands / sizeof *commands };

@@ -29,7 +29,7 @@ Status surgery_value(const Model *document, const char *name, Value **value, Err
 static void print_plan(const char *verb, const char *path, const Surgery *options, const Comparison *comparison)
 {
     if (!options->json) {
-        if (options->dry_run)
+        if (options->dry_run && !options->own_plan)
             comparison_print(comparison, 20);
         return;
     }

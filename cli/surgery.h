@@ -8,6 +8,7 @@
 typedef struct Surgery {
     const char *output;
     bool dry_run, no_verify, strip_doc, json, quiet;
+    bool own_plan; /* the verb prints its own plan */
 } Surgery;
 
 /* The rows that every surgery verb has; Fields has a member `surgery`. */

@@ -177,17 +177,20 @@ static Status hit_before(Selector *selector, const char *name, Error *err)
     return STATUS_OK;
 }
 
-/* A glob on the whole scope or on any of its outer scopes: `layer4` means everything in it. */
-static bool scope_matches(const char *pattern, const char *scope)
+/* A glob on the whole path or on any of its outer parts: `layer4` means everything in it. Paths are parameter names
+ * (layer4.1.conv2.weight) and scopes (/layer4/layer4.1/conv2), with or without the first slash. */
+static bool path_matches(const char *pattern, const char *path)
 {
     char outer[512];
-    size_t length = strlen(scope);
-    if (scope[0] == '\0' || length >= sizeof outer)
+    if (pattern[0] != '/' && path[0] == '/')
+        path++;
+    size_t length = strlen(path);
+    if (length == 0 || length >= sizeof outer)
         return false;
     for (size_t i = 1; i <= length; i++) {
-        if (scope[i] != '\0' && scope[i] != '/' && scope[i] != '.')
+        if (path[i] != '\0' && path[i] != '/' && path[i] != '.')
             continue;
-        memcpy(outer, scope, i);
+        memcpy(outer, path, i);
         outer[i] = '\0';
         if (text_glob(pattern, outer))
             return true;
@@ -199,8 +202,8 @@ static void hit_glob(Selector *selector, const char *pattern)
 {
     for (size_t i = 0; i < selector->list->count; i++) {
         const ParamInfo *info = &selector->list->items[i];
-        if (text_glob(pattern, info->name) || (info->node[0] != '\0' && text_glob(pattern, info->node)) ||
-            scope_matches(pattern, info->scope))
+        if (path_matches(pattern, info->name) || path_matches(pattern, info->scope) ||
+            (info->node[0] != '\0' && text_glob(pattern, info->node)))
             selector->hit[i] = true;
     }
 }
