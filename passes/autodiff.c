@@ -62,6 +62,14 @@ static bool is_on_path(const Reverse *r, const Node *node)
     return from;
 }
 
+static bool has_uses(const Node *node)
+{
+    bool used = false;
+    for (int i = 0; i < node->output_count; i++)
+        used |= node->outputs[i] != NULL && (node->outputs[i]->use_count > 0 || node->outputs[i]->is_output);
+    return used;
+}
+
 /* Composites on the path become operators that have gradients. An expansion may contain composites again. */
 static Status expand_composites(Reverse *r, const Value *loss, Value *const *wrt, size_t count)
 {
@@ -76,8 +84,9 @@ static Status expand_composites(Reverse *r, const Value *loss, Value *const *wrt
             Builder b = builder_at(r->graph, node, node->name, r->err);
             TRY(node->op->expand(node, &b, r->err));
             TRY(b.status);
-            if (node->graph == r->graph)
-                node_remove(node);
+            if (has_uses(node)) /* declined: differentiate() says why there is no gradient */
+                continue;
+            node_remove(node);
             changed = true;
         }
         if (!changed)

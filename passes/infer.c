@@ -144,6 +144,11 @@ static Status fold(Node *node, Error *err)
     return status;
 }
 
+Status node_fold(Node *node, Error *err)
+{
+    return can_fold(node) ? fold(node, err) : STATUS_OK;
+}
+
 /* ---- If with a known condition ---------------------------------------------------------------------------------- */
 
 /* The body's nodes move before `node`; names that are taken get new ones. */

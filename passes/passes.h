@@ -44,6 +44,8 @@ typedef struct Binding {
 Status pass_infer(Graph *graph, const Binding *bindings, size_t count, Error *err);
 /* A graph whose inputs already have concrete types. */
 Status pass_infer_known(Graph *graph, Error *err);
+/* The same for one node whose inputs are inferred: evaluates it when they are all constant. */
+Status node_fold(Node *node, Error *err);
 
 /* Writes types with symbols ("batch", "12*batch", "seq+1") on every value of `document`'s main graph that inference can
  * reach, by inferring copies at several bindings and fitting. Values that follow no such rule get an unnamed dim.

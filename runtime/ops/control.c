@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#include "passes/passes.h"
+
 enum { TURNS_MAX = 4096 }; /* unrolled at most */
 
 static Status body_of(const Node *node, const char *name, Graph **body, Error *err)
@@ -388,7 +390,8 @@ static Status inline_node(Builder *b, Node *from, Error *err)
         value_replace_uses(old, value);
         old->note = value;
     }
-    return node_infer(node, err);
+    TRY(node_infer(node, err));
+    return node_fold(node, err); /* shape arithmetic of the body */
 }
 
 /* Writes `body` out before b->before with `in` bound to its inputs; out[i] is where its output i is found. */
@@ -428,6 +431,14 @@ static Status inline_body(Builder *b, Graph *body, Value *const *in, Value **out
     return STATUS_OK;
 }
 
+/* Takes back what was written before `before` behind `mark`: the expansion declines. */
+static Status decline(Builder *b, const Node *mark)
+{
+    while (b->before->previous != mark)
+        node_remove(b->before->previous);
+    return b->status;
+}
+
 static bool same_type(const Type *a, const Type *b)
 {
     return type_known(a) && type_known(b) && a->dtype == b->dtype && a->rank == b->rank &&
@@ -444,25 +455,24 @@ static Status if_expand(Node *node, Builder *b, Error *err)
     TRY(body_of(node, "then_branch", &branches[0], err));
     TRY(body_of(node, "else_branch", &branches[1], err));
     const bool known = value_is_constant(condition);
+    const Node *mark = b->before->previous;
     const int taken = known && tensor_f64_at(condition->constant, 0) == 0 ? 1 : 0;
     for (int i = 0; i < 2; i++) {
         out[i] = arena_array(arena, Value *, branches[i]->output_count + 1);
         if (!known || i == taken)
             TRY(inline_body(b, branches[i], NULL, out[i], err));
     }
-    for (int i = 0; i < node->output_count; i++) {
+    for (int i = 0; i < node->output_count && !known; i++)
+        if (node->outputs[i] && !same_type(&out[0][i]->type, &out[1][i]->type))
+            return decline(b, mark);
+    for (int i = 0; i < node->output_count && b->status == STATUS_OK; i++) {
+        Value *result = out[taken][i];
         if (!node->outputs[i])
             continue;
-        Value *result = out[taken][i];
-        if (!known) {
-            if (!same_type(&out[0][i]->type, &out[1][i]->type))
-                return fail(err, STATUS_UNSUPPORTED, "%s: branches give %s and %s, and which one runs depends on data",
-                            node_text(node), type_text(arena, &out[0][i]->type), type_text(arena, &out[1][i]->type));
+        if (!known)
             result = build3(b, "Where", build_reshape(b, condition, 0, NULL), out[0][i], out[1][i]);
-        }
-        if (!result)
-            return b->status;
-        value_replace_uses(node->outputs[i], result);
+        if (result)
+            value_replace_uses(node->outputs[i], result);
     }
     return b->status;
 }
@@ -501,11 +511,11 @@ static Status loop_expand(Node *node, Builder *b, Error *err)
     const int states = node->input_count > 2 ? node->input_count - 2 : 0;
     const int scans = (int)body->output_count - 1 - states;
     if (!trips || !value_is_constant(trips) || (start && !holds(start)))
-        return fail(err, STATUS_UNSUPPORTED, "%s: how often it turns depends on data", node_text(node));
+        return STATUS_OK; /* declines: how often it turns depends on data */
     const int64_t turns = tensor_i64_at(trips->constant, 0);
+    const Node *mark = b->before->previous;
     if (turns > TURNS_MAX || turns < 0 || (turns == 0 && scans > 0))
-        return fail(err, STATUS_UNSUPPORTED, "%s: %lld turns (1 to %d can be written out)", node_text(node),
-                    (long long)turns, TURNS_MAX);
+        return STATUS_OK;
     Value **in = arena_array(arena, Value *, (size_t)states + 2),
           **out = arena_array(arena, Value *, body->output_count);
     Value ***items = arena_array(arena, Value **, (size_t)scans + 1);
@@ -518,7 +528,7 @@ static Status loop_expand(Node *node, Builder *b, Error *err)
         in[1] = build_scalar(b, DTYPE_BOOL, 1);
         TRY(inline_body(b, body, in, out, err));
         if (start && !holds(out[0]))
-            return fail(err, STATUS_UNSUPPORTED, "%s: how often it turns depends on data", node_text(node));
+            return decline(b, mark);
         for (int s = 0; s < states; s++)
             in[2 + s] = out[1 + s];
         for (int s = 0; s < scans; s++)
@@ -556,8 +566,7 @@ static Status scan_expand(Node *node, Builder *b, Error *err)
         TRY(scan_turns(node, &scan, i, type->rank, type->dims, &axes[i], err));
     }
     if (scan.turns < 1 || scan.turns > TURNS_MAX || node_int(node, "batched", 0))
-        return fail(err, STATUS_UNSUPPORTED, "%s: %lld turns%s (1 to %d can be written out)", node_text(node),
-                    (long long)scan.turns, node_int(node, "batched", 0) ? " in a batch" : "", TURNS_MAX);
+        return STATUS_OK;
     Value **in = arena_array(arena, Value *, (size_t)node->input_count + 1);
     Value **out = arena_array(arena, Value *, scan.body->output_count + 1);
     Value ***items = arena_array(arena, Value **, (size_t)scan.outputs + 1);
@@ -590,12 +599,14 @@ static Status scan_expand(Node *node, Builder *b, Error *err)
 /* clang-format off */
 const OpDef ops_control[] = {
     {.name = "If", .since = 1, .last = 28, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1, .max_outputs = -1,
-     .traits = OP_BODY | OP_ANY_DTYPE, .infer = if_infer, .eval = if_eval, .expand = if_expand},
+     .traits = OP_BODY | OP_ANY_DTYPE, .infer = if_infer, .eval = if_eval, .expand = if_expand,
+     .no_gradient = "which branch runs depends on data and the branches give different shapes"},
     {.name = "Loop", .since = 1, .last = 28, .min_inputs = 0, .max_inputs = -1, .min_outputs = 1, .max_outputs = -1,
-     .traits = OP_BODY | OP_ANY_DTYPE, .infer = unknown_infer, .eval = loop_eval, .expand = loop_expand},
+     .traits = OP_BODY | OP_ANY_DTYPE, .infer = unknown_infer, .eval = loop_eval, .expand = loop_expand,
+     .no_gradient = "how often it turns depends on data"},
     {.name = "Scan", .since = 8, .last = 28, .min_inputs = 1, .max_inputs = -1, .min_outputs = 1, .max_outputs = -1,
      .traits = OP_BODY | OP_ANY_DTYPE, .infer = unknown_infer, .eval = scan_eval, .upgrade = scan_upgrade,
-     .expand = scan_expand},
+     .expand = scan_expand, .no_gradient = "it has no turns, or more than can be written out"},
     {.name = "SequenceMap", .since = 17, .last = 28, .min_inputs = 1, .max_inputs = -1, .min_outputs = 1,
      .max_outputs = -1, .traits = OP_BODY | OP_ANY_DTYPE, .infer = unknown_infer, .eval = map_eval,
      .no_gradient = "sequences carry no gradient"},
