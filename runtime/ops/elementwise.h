@@ -73,10 +73,13 @@ Status upgrade_broadcast_attrs(Node *node, Error *err);
         declarations out[i] = (type)(expression);                                                                      \
     }
 
+/* Parameters are copied so that the loop may read them unconditionally. */
 #define ELEMENTWISE_KERNEL(name, declarations, expression)                                                             \
-    VECTOR_CLONES static void name##_kernel(const float *const *in, int count, float *out, int64_t n, const float *p)  \
+    VECTOR_CLONES static void name##_kernel(const float *const *in, int count, float *out, int64_t n,                  \
+                                            const float *parameters)                                                   \
     {                                                                                                                  \
         const float *in0 = in[0], *in1 = count > 1 ? in[1] : in0, *in2 = count > 2 ? in[2] : in0;                      \
+        const float p[] = {parameters[0], parameters[1], parameters[2]};                                               \
         (void)in1, (void)in2, (void)p;                                                                                 \
         _Pragma("omp simd") for (int64_t i = 0; i < n; i++)                                                            \
         {                                                                                                              \
