@@ -1,7 +1,8 @@
 /* A linear head fitted to cached features: multinomial logistic regression,
  *     min over W, b of  mean_i s_i (log sum_c exp(w_c z_i + b_c) - (w_y z_i + b_y)) + penalty/2 |W|^2,
- * on standardised features z, by L-BFGS (Nocedal and Wright, Numerical Optimization, alg. 7.4 and 7.5). It is convex, so the result depends on
- * neither seed nor thread count; only the folds of the cross-validation that chooses the penalty do. */
+ * on standardised features z, by L-BFGS (Nocedal and Wright, Numerical Optimization, alg. 7.4 and 7.5). It is convex,
+ * so the result depends on neither seed nor thread count; only the folds of the cross-validation that chooses the
+ * penalty do. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -13,8 +14,8 @@
 
 enum { HISTORY = 10, ITERATIONS = 120, FOLDS = 5, FOLD_SAMPLES = 6000 };
 
-/* Stronger penalties than these underfit, weaker ones only cost time; ten a decade would change accuracy by less than the noise of a
- * fold. */
+/* Stronger penalties than these underfit, weaker ones only cost time; ten a decade would change accuracy by less than
+ * the noise of a fold. */
 static const double penalties[] = {1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001};
 enum { PENALTIES = sizeof penalties / sizeof penalties[0] };
 
@@ -333,7 +334,8 @@ static Status choose_penalty(const Problem *all, uint64_t seed, Lbfgs *l, Probe 
     return status;
 }
 
-/* ---- the probe ------------------------------------------------------------------------------------------------------ */
+/* ---- the probe ------------------------------------------------------------------------------------------------------
+ */
 
 /* w_c z + b_c with z = (x - mean) scale  is  (w_c scale) x + (b_c - sum w_c scale mean) */
 static void fold_scaling(Probe *probe, const float *x, const double *mean, const double *scale)
@@ -369,15 +371,16 @@ static Status fit_standardised(Problem *p, double penalty, uint64_t seed, Probe 
     return status;
 }
 
-Status probe_fit(const float *features, const int64_t *labels, size_t count, size_t width, size_t classes, double penalty,
-                 const float *class_weights, uint64_t seed, Probe *probe, Error *err)
+Status probe_fit(const float *features, const int64_t *labels, size_t count, size_t width, size_t classes,
+                 double penalty, const float *class_weights, uint64_t seed, Probe *probe, Error *err)
 {
     memset(probe, 0, sizeof *probe);
     probe->width = width;
     probe->classes = classes;
     for (size_t i = 0; i < count; i++)
         if (labels[i] < 0 || (size_t)labels[i] >= classes)
-            return fail(err, STATUS_REJECTED, "label %lld of sample %zu is not one of %zu classes", (long long)labels[i], i, classes);
+            return fail(err, STATUS_REJECTED, "label %lld of sample %zu is not one of %zu classes",
+                        (long long)labels[i], i, classes);
     if (count == 0)
         return fail(err, STATUS_REJECTED, "no samples to fit a head to");
     float *z = NULL, *logits = NULL;
@@ -397,7 +400,13 @@ Status probe_fit(const float *features, const int64_t *labels, size_t count, siz
         for (size_t i = 0; i < count; i++)
             for (size_t k = 0; k < width; k++)
                 z[i * width + k] = (float)(((double)features[i * width + k] - mean[k]) * scale[k]);
-        Problem p = {.z = z, .labels = labels, .class_weights = class_weights, .n = count, .width = width, .classes = classes, .logits = logits};
+        Problem p = {.z = z,
+                     .labels = labels,
+                     .class_weights = class_weights,
+                     .n = count,
+                     .width = width,
+                     .classes = classes,
+                     .logits = logits};
         status = fit_standardised(&p, penalty, seed, probe, mean, scale, err);
     }
     block_free(z);
@@ -414,7 +423,8 @@ void probe_predict(const Probe *probe, const float *features, size_t count, floa
         memcpy(logits + i * probe->classes, probe->bias, probe->classes * sizeof *logits);
     if (count > 0)
         dnnl_sgemm('N', 'T', (dnnl_dim_t)count, (dnnl_dim_t)probe->classes, (dnnl_dim_t)probe->width, 1, features,
-                   (dnnl_dim_t)probe->width, probe->weight, (dnnl_dim_t)probe->width, 1, logits, (dnnl_dim_t)probe->classes);
+                   (dnnl_dim_t)probe->width, probe->weight, (dnnl_dim_t)probe->width, 1, logits,
+                   (dnnl_dim_t)probe->classes);
 }
 
 void probe_release(Probe *probe)

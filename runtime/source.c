@@ -70,7 +70,8 @@ static Status array_source_next(Source *base, Batch *batch, Error *err)
 Status array_source_init(ArraySource *source, size_t count, Error *err)
 {
     memset(source, 0, sizeof *source);
-    source->source = (Source){.count = count, .context = source, .start = array_source_start, .next = array_source_next};
+    source->source =
+        (Source){.count = count, .context = source, .start = array_source_start, .next = array_source_next};
     source->order = calloc(count + 1, sizeof *source->order);
     return source->order == NULL ? fail(err, STATUS_ENVIRONMENT, "no memory for %zu samples", count) : STATUS_OK;
 }

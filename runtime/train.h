@@ -65,6 +65,12 @@ void metrics_release(Metrics *metrics);
 /* Area under the ROC curve by ranks, ties counted half (Mann and Whitney 1947); NaN when a class is missing. */
 double metrics_auc(const double *scores, const int64_t *labels, size_t count);
 
+/* ---- losses.c ---------------------------------------------------------------------------------------------------- */
+
+/* Weighted sum of the losses of one batch from a plan's outputs, without label smoothing. */
+Status losses_value(const LossSpec *losses, size_t count, const Plan *plan, const Graph *graph, const Batch *batch, double *loss,
+                    Error *err);
+
 /* ---- probe.c: a linear head on features ------------------------------------------------------------------------ */
 
 /* Multinomial logistic regression on standardised features by L-BFGS; the standardisation is folded into weight [classes, width]
@@ -113,11 +119,11 @@ typedef struct TrainOptions {
 } TrainOptions;
 
 typedef struct Trainer Trainer;
+typedef struct FeatureCache FeatureCache;
 
 /* `document` and `params` (with `trainable` decided) must outlive the trainer. `cache` (may be NULL) makes it train on cached features:
  * sources then give those. */
-struct FeatureCache;
-Status trainer_new(Model *document, const ParamList *params, const struct FeatureCache *cache, const TrainOptions *options,
+Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
                    Trainer **trainer, Error *err);
 void trainer_free(Trainer *trainer);
 ParamStore *trainer_store(Trainer *trainer);
@@ -133,7 +139,7 @@ uint64_t trainer_best_epoch(const Trainer *trainer);
 
 /* ---- features.c: the frozen part, once ------------------------------------------------------------------------------ */
 
-typedef struct FeatureCache {
+struct FeatureCache {
     int count;                       /* values at the border */
     Type types[SOURCE_MAX];          /* with the batch first */
     Type input_types[SOURCE_MAX];    /* of the document's inputs, for building graphs of any batch size */
@@ -146,7 +152,7 @@ typedef struct FeatureCache {
     void *targets[SOURCE_MAX];
     size_t target_bytes[SOURCE_MAX];
     bool linear;                     /* one value [N, width] that only a linear head reads */
-} FeatureCache;
+};
 
 /* Runs everything that no trainable parameter reaches over the source, in inference form. STATUS_UNSUPPORTED when a border value has
  * no batch dim (then training has to run the whole graph). `memory_limit`: beyond it the rows go to an unlinked temporary file. */

@@ -1,0 +1,212 @@
+/* The frozen part, run once: every value at the border between what no trainable parameter reaches and the rest is kept
+ * for each sample, in memory or, beyond a limit, in an unlinked temporary file that is mapped. Later epochs then start
+ * at the border. */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "runtime/train.h"
+
+static Status map_rows(FeatureCache *cache, int i, size_t bytes, Error *err)
+{
+    const char *folder = "/tmp";
+    char path[64];
+    snprintf(path, sizeof path, "%s/regraft-features-XXXXXX", folder);
+    int fd = mkstemp(path);
+    if (fd < 0)
+        return fail(err, STATUS_ENVIRONMENT, "%s: cannot make a temporary file for features", folder);
+    unlink(path);
+    int full = posix_fallocate(fd, 0, (off_t)bytes);
+    void *data = full != 0 ? MAP_FAILED : mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (data == MAP_FAILED)
+        return fail(err, STATUS_ENVIRONMENT, "%s: no room for %zu bytes of cached features", folder, bytes);
+    cache->rows[i] = cache->mapped[i] = data;
+    return STATUS_OK;
+}
+
+static size_t row_size(const Type *type)
+{
+    size_t bytes = dtype_size(type->dtype);
+    for (int i = 1; i < type->rank; i++)
+        bytes *= (size_t)type->dims[i];
+    return bytes;
+}
+
+static Status allocate_rows(FeatureCache *cache, size_t memory_limit, Error *err)
+{
+    size_t total = 0, bytes;
+    for (int i = 0; i < cache->count; i++) {
+        cache->row_bytes[i] = row_size(&cache->types[i]);
+        if (!size_mul(cache->row_bytes[i], cache->samples, &bytes) || !size_add(total, bytes, &total))
+            return fail(err, STATUS_ENVIRONMENT, "features of %zu samples are larger than any memory", cache->samples);
+    }
+    for (int i = 0; i < cache->count; i++) {
+        bytes = cache->row_bytes[i] * cache->samples;
+        if (memory_limit > 0 && total > memory_limit)
+            TRY(map_rows(cache, i, bytes, err));
+        else
+            TRY(block_alloc(&cache->rows[i], bytes, "cached features", err));
+    }
+    for (int i = 0; i < cache->target_count; i++) {
+        cache->target_bytes[i] = row_size(&cache->target_types[i]);
+        TRY(block_alloc(&cache->targets[i], cache->target_bytes[i] * cache->samples, "targets", err));
+    }
+    return STATUS_OK;
+}
+
+/* A border value must have one row a sample, else it cannot be cached sample by sample. */
+static Status describe_border(FeatureCache *cache, const Graph *prefix, const Batch *batch, Error *err)
+{
+    if (prefix->output_count == 0 || prefix->output_count > SOURCE_MAX)
+        return fail(err, STATUS_UNSUPPORTED, "%zu values cross the border of the frozen part", prefix->output_count);
+    cache->count = (int)prefix->output_count;
+    for (int i = 0; i < cache->count; i++) {
+        const Value *value = prefix->outputs[i];
+        cache->types[i] = value->type;
+        if (!type_known(&value->type) || value->type.rank == 0 || value->type.dims[0] != (int64_t)batch->size)
+            return fail(err, STATUS_UNSUPPORTED, "'%s' at the border of the frozen part has no row for each sample",
+                        value->name);
+    }
+    cache->input_count = batch->input_count;
+    memcpy(cache->input_types, batch->input_types, sizeof cache->input_types);
+    cache->target_count = batch->target_count;
+    memcpy(cache->target_types, batch->target_types, sizeof cache->target_types);
+    return STATUS_OK;
+}
+
+static bool is_linear_head(const Graph *suffix)
+{
+    if (suffix->input_count != 1 || suffix->inputs[0]->type.rank != 2 || suffix->output_count != 1 ||
+        suffix->node_count > 2)
+        return false;
+    const Node *first = suffix->first;
+    bool linear = first != NULL && (strcmp(first->op_type, "Gemm") == 0 || strcmp(first->op_type, "MatMul") == 0);
+    return linear && (first->next == NULL || strcmp(first->next->op_type, "Add") == 0);
+}
+
+typedef struct Prefix { /* plans of the frozen part for one batch size */
+    Model *whole, *prefix, *suffix;
+    Plan *plan;
+    size_t size;
+} Prefix;
+
+static void prefix_release(Prefix *p)
+{
+    plan_free(p->plan);
+    model_free(p->prefix);
+    model_free(p->suffix);
+    model_free(p->whole);
+    memset(p, 0, sizeof *p);
+}
+
+static Status prefix_build(Model *document, const ParamList *params, const Batch *batch, Prefix *p, Error *err)
+{
+    prefix_release(p);
+    Binding bindings[SOURCE_MAX];
+    size_t count = 0;
+    for (size_t i = 0; i < document->graph->input_count && (int)count < batch->input_count; i++) {
+        if (document->graph->inputs[i]->constant != NULL)
+            continue;
+        const Type *type = &batch->input_types[count];
+        bindings[count] = (Binding){.input = document->graph->inputs[i]->name, .rank = type->rank};
+        memcpy(bindings[count].dims, type->dims, (size_t)type->rank * sizeof type->dims[0]);
+        count++;
+    }
+    WorkingOptions options = {.bindings = bindings, .binding_count = count, .params = params};
+    TRY(working_build(document, &options, &p->whole, err));
+    TRY(working_split(p->whole, &p->prefix, &p->suffix, err));
+    TRY(plan_build(p->prefix, NULL, NULL, &p->plan, err));
+    p->size = batch->size;
+    return STATUS_OK;
+}
+
+static Status run_batch(FeatureCache *cache, Prefix *p, const Batch *batch, Error *err)
+{
+    const Graph *graph = p->prefix->graph;
+    for (size_t i = 0; i < graph->input_count && (int)i < batch->input_count; i++) {
+        void *to = plan_input(p->plan, i);
+        if (to != NULL)
+            memcpy(to, batch->inputs[i],
+                   (size_t)type_count(&graph->inputs[i]->type) * dtype_size(graph->inputs[i]->type.dtype));
+    }
+    TRY(plan_run(p->plan, 0, 0, false, err));
+    for (int i = 0; i < cache->count; i++) {
+        const char *rows = plan_output(p->plan, (size_t)i);
+        for (size_t k = 0; k < batch->size; k++)
+            memcpy((char *)cache->rows[i] + batch->ids[k] * cache->row_bytes[i], rows + k * cache->row_bytes[i],
+                   cache->row_bytes[i]);
+    }
+    for (int i = 0; i < cache->target_count; i++)
+        for (size_t k = 0; k < batch->size; k++)
+            memcpy((char *)cache->targets[i] + batch->ids[k] * cache->target_bytes[i],
+                   (const char *)batch->targets[i] + k * cache->target_bytes[i], cache->target_bytes[i]);
+    return STATUS_OK;
+}
+
+static Status fill(Model *document, const ParamList *params, Source *source, size_t memory_limit, FeatureCache *cache,
+                   Prefix *p, Error *err)
+{
+    for (;;) {
+        Batch batch;
+        TRY(source->next(source, &batch, err));
+        if (batch.size == 0)
+            return STATUS_OK;
+        if (p->size != batch.size)
+            TRY(prefix_build(document, params, &batch, p, err));
+        if (cache->count == 0) {
+            TRY(describe_border(cache, p->prefix->graph, &batch, err));
+            cache->linear = is_linear_head(p->suffix->graph);
+            TRY(allocate_rows(cache, memory_limit, err));
+        }
+        TRY(run_batch(cache, p, &batch, err));
+    }
+}
+
+Status features_cache(Model *document, const ParamList *params, Source *source, size_t batch, size_t memory_limit,
+                      FeatureCache *cache, Error *err)
+{
+    memset(cache, 0, sizeof *cache);
+    cache->samples = source->count;
+    TRY(source->start(source, 0, false, batch, err));
+    Prefix prefix = {0};
+    Status status = fill(document, params, source, memory_limit, cache, &prefix, err);
+    prefix_release(&prefix);
+    if (status == STATUS_OK && cache->count == 0)
+        status = fail(err, STATUS_REJECTED, "no samples to compute features of");
+    if (status != STATUS_OK)
+        features_release(cache);
+    return status;
+}
+
+void features_release(FeatureCache *cache)
+{
+    for (int i = 0; i < cache->count; i++) {
+        if (cache->mapped[i] != NULL)
+            munmap(cache->mapped[i], cache->row_bytes[i] * cache->samples);
+        else
+            block_free(cache->rows[i]);
+    }
+    for (int i = 0; i < cache->target_count; i++)
+        block_free(cache->targets[i]);
+    memset(cache, 0, sizeof *cache);
+}
+
+Status features_source(const FeatureCache *cache, uint64_t seed, ArraySource *source, Error *err)
+{
+    TRY(array_source_init(source, cache->samples, err));
+    source->input_count = cache->count;
+    source->target_count = cache->target_count;
+    source->seed = seed;
+    for (int i = 0; i < cache->count; i++) {
+        source->input_types[i] = cache->types[i];
+        source->inputs[i] = cache->rows[i];
+    }
+    for (int i = 0; i < cache->target_count; i++) {
+        source->target_types[i] = cache->target_types[i];
+        source->targets[i] = cache->targets[i];
+    }
+    return STATUS_OK;
+}

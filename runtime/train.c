@@ -1,0 +1,673 @@
+/* The training loop: batches in, updates, epochs, the best kept. A Trainer holds one ParamStore and a small cache of
+ * plans, one for each mode and batch shape; a plan for a new shape starts from the document and takes milliseconds.
+ * Prints nothing: events go to the caller. */
+#include "runtime/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "runtime/plan.h"
+
+enum { PLAN_CACHE = 6 };
+
+typedef struct PlanEntry {
+    bool training;
+    int input_count;
+    Type types[SOURCE_MAX];
+    Model *whole; /* over cached features: what `working` was split from, and borrows from */
+    Model *working;
+    Plan *plan;
+    uint64_t used; /* when last: the oldest makes room */
+} PlanEntry;
+
+struct Trainer {
+    Model *document;
+    const ParamList *params;
+    const FeatureCache *cache;
+    TrainOptions options;
+    ParamStore *store;
+    PlanEntry plans[PLAN_CACHE];
+    uint64_t clock;
+    Position position;
+    float *best; /* plain parameters, then statistics, of the best epoch */
+    size_t best_count;
+    char fingerprint[128];
+    bool accumulating;
+};
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- plans by shape ---------------------------------------------------------------------------------------------- */
+
+static bool same_types(const PlanEntry *entry, const Batch *batch)
+{
+    if (entry->input_count != batch->input_count)
+        return false;
+    for (int i = 0; i < batch->input_count; i++) {
+        const Type *a = &entry->types[i], *b = &batch->input_types[i];
+        if (a->rank != b->rank || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof a->dims[0]) != 0)
+            return false;
+    }
+    return true;
+}
+
+static void entry_release(PlanEntry *entry)
+{
+    plan_free(entry->plan);
+    model_free(entry->working);
+    model_free(entry->whole);
+    memset(entry, 0, sizeof *entry);
+}
+
+/* Shapes of the document's inputs for this batch: the batch's own, or, over cached features, the original ones at this
+ * size. */
+static size_t bind_batch(const Trainer *trainer, const Batch *batch, Binding *bindings)
+{
+    const Graph *graph = trainer->document->graph;
+    size_t count = 0;
+    for (size_t i = 0, k = 0; i < graph->input_count && k < SOURCE_MAX; i++) {
+        if (graph->inputs[i]->constant != NULL)
+            continue;
+        const Type *type = trainer->cache == NULL ? &batch->input_types[k] : &trainer->cache->input_types[k];
+        Binding *binding = &bindings[count++];
+        *binding = (Binding){.input = graph->inputs[i]->name, .rank = type->rank};
+        memcpy(binding->dims, type->dims, (size_t)type->rank * sizeof binding->dims[0]);
+        if (trainer->cache != NULL)
+            binding->dims[0] = (int64_t)batch->size;
+        k++;
+    }
+    return count;
+}
+
+static Status build_working(Trainer *trainer, const Batch *batch, bool training, PlanEntry *entry, Error *err)
+{
+    Binding bindings[SOURCE_MAX];
+    WorkingOptions options = {.bindings = bindings,
+                              .binding_count = bind_batch(trainer, batch, bindings),
+                              .training = training,
+                              .params = trainer->params};
+    WorkingOptions with_loss = options;
+    with_loss.losses = trainer->options.losses;
+    with_loss.loss_count = trainer->options.loss_count;
+    with_loss.gradients = true;
+    if (trainer->cache == NULL)
+        return working_build(trainer->document, training ? &with_loss : &options, &entry->working, err);
+    Model *prefix = NULL;
+    TRY(working_build(trainer->document, &options, &entry->whole, err));
+    TRY(working_split(entry->whole, &prefix, &entry->working, err));
+    model_free(prefix);
+    return training ? working_loss(entry->working->graph, &with_loss, err) : STATUS_OK;
+}
+
+static PlanEntry *oldest_entry(Trainer *trainer)
+{
+    PlanEntry *oldest = &trainer->plans[0];
+    for (int i = 1; i < PLAN_CACHE; i++)
+        if (trainer->plans[i].used < oldest->used)
+            oldest = &trainer->plans[i];
+    return oldest;
+}
+
+static Status plan_for(Trainer *trainer, const Batch *batch, bool training, PlanEntry **out, Error *err)
+{
+    for (int i = 0; i < PLAN_CACHE; i++) {
+        PlanEntry *entry = &trainer->plans[i];
+        if (entry->plan != NULL && entry->training == training && same_types(entry, batch)) {
+            entry->used = ++trainer->clock;
+            *out = entry;
+            return STATUS_OK;
+        }
+    }
+    PlanEntry *entry = oldest_entry(trainer);
+    entry_release(entry);
+    PlanOptions options = {.training = training, .plain_only = trainer->options.plain_only};
+    Status status = build_working(trainer, batch, training, entry, err);
+    if (status == STATUS_OK)
+        status = plan_build(entry->working, trainer->store, &options, &entry->plan, err);
+    if (status != STATUS_OK) {
+        entry_release(entry);
+        return status;
+    }
+    entry->training = training;
+    entry->input_count = batch->input_count;
+    memcpy(entry->types, batch->input_types, sizeof entry->types);
+    entry->used = ++trainer->clock;
+    *out = entry;
+    return STATUS_OK;
+}
+
+/* Inputs by position, then the targets of a training plan. A feature that the rest does not read has no place. */
+static void feed(PlanEntry *entry, const Batch *batch)
+{
+    const Graph *graph = entry->working->graph;
+    size_t at = 0;
+    for (int i = 0; i < batch->input_count && at < graph->input_count; i++, at++) {
+        void *to = plan_input(entry->plan, at);
+        if (to != NULL)
+            memcpy(to, batch->inputs[i],
+                   (size_t)type_count(&graph->inputs[at]->type) * dtype_size(graph->inputs[at]->type.dtype));
+    }
+    for (int i = 0; i < batch->target_count && at < graph->input_count && entry->training; i++, at++) {
+        void *to = plan_input(entry->plan, at);
+        if (to != NULL)
+            memcpy(to, batch->targets[i],
+                   (size_t)type_count(&graph->inputs[at]->type) * dtype_size(graph->inputs[at]->type.dtype));
+    }
+}
+
+static Status check_types(const PlanEntry *entry, const Batch *batch, Error *err)
+{
+    const Graph *graph = entry->working->graph;
+    int inputs = batch->input_count, all = inputs + (entry->training ? batch->target_count : 0);
+    if ((size_t)all != graph->input_count)
+        return fail(err, STATUS_REJECTED, "the data gives %d inputs and %d targets, the model takes %zu in all", inputs,
+                    batch->target_count, graph->input_count);
+    for (int i = 0; i < all; i++) {
+        const Type *want = &graph->inputs[i]->type;
+        const Type *have = i < inputs ? &batch->input_types[i] : &batch->target_types[i - inputs];
+        if (want->dtype != have->dtype || type_count(want) != type_count(have))
+            return fail(err, STATUS_REJECTED,
+                        "%s '%s': the model takes %s with %lld elements a batch, the data has %s with %lld",
+                        i < inputs ? "input" : "target", graph->inputs[i]->name, dtype_name(want->dtype),
+                        (long long)type_count(want), dtype_name(have->dtype), (long long)type_count(have));
+    }
+    return STATUS_OK;
+}
+
+/* ---- life ----------------------------------------------------------------------------------------------------------
+ */
+
+static void set_decay(Trainer *trainer)
+{
+    for (size_t i = 0; i < trainer->store->count && trainer->options.no_decay_1d; i++)
+        if (trainer->store->items[i].rank <= 1)
+            trainer->store->items[i].decay_scale = 0;
+}
+
+/* Running statistics are in the store from the start, so that a checkpoint can be read before the first plan is made.
+ */
+static Status find_statistics(Trainer *trainer, Error *err)
+{
+    for (const Node *node = trainer->document->graph->first; node != NULL; node = node->next)
+        for (int i = 3; i <= 4 && node_is(node, "BatchNormalization"); i++)
+            if (node_input(node, i) != NULL && node->inputs[i]->constant != NULL &&
+                params_state(trainer->store, node->inputs[i]->constant, err) < 0)
+                return STATUS_ENVIRONMENT;
+    return STATUS_OK;
+}
+
+/* What must agree between a checkpoint and the run that goes on from it. */
+static void fingerprint(Trainer *trainer)
+{
+    const TrainOptions *o = &trainer->options;
+    snprintf(trainer->fingerprint, sizeof trainer->fingerprint,
+             "%zu parameters, %zu floats, optimizer %d, batch %zu x %zu, seed %llu", trainer->params->count,
+             params_plain_total(trainer->store), (int)o->optimizer.kind, o->batch, o->accumulate,
+             (unsigned long long)o->seed);
+}
+
+Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
+                   Trainer **out, Error *err)
+{
+    *out = NULL;
+    Trainer *trainer = calloc(1, sizeof *trainer);
+    if (trainer == NULL)
+        return fail(err, STATUS_ENVIRONMENT, "no memory for a trainer");
+    trainer->document = document;
+    trainer->params = params;
+    trainer->cache = cache;
+    trainer->options = *options;
+    if (trainer->options.accumulate == 0)
+        trainer->options.accumulate = 1;
+    trainer->position =
+        (Position){.best_loss = INFINITY, .best_accuracy = -INFINITY, .first_loss = NAN, .seed = options->seed};
+    Status status = params_new(params, &trainer->store, err);
+    if (status == STATUS_OK)
+        status = find_statistics(trainer, err);
+    if (status != STATUS_OK) {
+        trainer_free(trainer);
+        return status;
+    }
+    set_decay(trainer);
+    fingerprint(trainer);
+    *out = trainer;
+    return STATUS_OK;
+}
+
+void trainer_free(Trainer *trainer)
+{
+    if (trainer == NULL)
+        return;
+    for (int i = 0; i < PLAN_CACHE; i++)
+        entry_release(&trainer->plans[i]);
+    params_free(trainer->store);
+    free(trainer->best);
+    free(trainer);
+}
+
+ParamStore *trainer_store(Trainer *trainer)
+{
+    return trainer->store;
+}
+
+uint64_t trainer_best_epoch(const Trainer *trainer)
+{
+    return trainer->position.best_epoch;
+}
+
+/* ---- the best epoch
+ * -------------------------------------------------------------------------------------------------- */
+
+static size_t state_floats(const ParamStore *store)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < store->state_count; i++)
+        total += (size_t)tensor_count(store->state_origins[i]);
+    return total;
+}
+
+static Status keep_best(Trainer *trainer, Error *err)
+{
+    ParamStore *store = trainer->store;
+    size_t parameters = params_plain_total(store), wanted = parameters + state_floats(store);
+    if (trainer->best_count != wanted) {
+        free(trainer->best);
+        trainer->best = calloc(wanted + 1, sizeof *trainer->best);
+        trainer->best_count = wanted;
+        if (trainer->best == NULL)
+            return fail(err, STATUS_ENVIRONMENT, "no memory to keep the best parameters");
+    }
+    TRY(params_get_block(store, store->data, trainer->best, err));
+    float *at = trainer->best + parameters;
+    for (size_t i = 0; i < store->state_count; i++) {
+        size_t n = (size_t)tensor_count(store->state_origins[i]);
+        memcpy(at, store->state_data[i], n * sizeof *at);
+        at += n;
+    }
+    return STATUS_OK;
+}
+
+static Status restore_best(Trainer *trainer, Error *err)
+{
+    ParamStore *store = trainer->store;
+    if (trainer->best == NULL)
+        return STATUS_OK;
+    TRY(params_set_block(store, store->data, trainer->best, err));
+    const float *at = trainer->best + params_plain_total(store);
+    for (size_t i = 0; i < store->state_count; i++) {
+        size_t n = (size_t)tensor_count(store->state_origins[i]);
+        memcpy(store->state_data[i], at, n * sizeof *at);
+        at += n;
+    }
+    return STATUS_OK;
+}
+
+static Status save(Trainer *trainer, Error *err)
+{
+    if (trainer->options.checkpoint == NULL)
+        return STATUS_OK;
+    return checkpoint_write(trainer->options.checkpoint, trainer->store, trainer->best, &trainer->position,
+                            trainer->fingerprint, err);
+}
+
+Status trainer_resume(Trainer *trainer, const char *path, Error *err)
+{
+    free(trainer->best);
+    trainer->best = NULL;
+    TRY(checkpoint_read(path, trainer->store, &trainer->best, &trainer->position, trainer->fingerprint, err));
+    trainer->best_count = trainer->best == NULL ? 0 : params_plain_total(trainer->store) + state_floats(trainer->store);
+    return STATUS_OK;
+}
+
+/* ---- evaluation
+ * -------------------------------------------------------------------------------------------------------- */
+
+typedef struct Collect {
+    float *rows; /* [count, width] in order of ids */
+    size_t width;
+} Collect;
+
+static Status collect(Collect *c, const PlanEntry *entry, const Batch *batch, size_t output, size_t count, Error *err)
+{
+    const Value *value = entry->working->graph->outputs[output];
+    size_t width = (size_t)type_count(&value->type) / batch->size;
+    if (c->rows == NULL) {
+        c->width = width;
+        c->rows = calloc(count * width + 1, sizeof *c->rows);
+        if (c->rows == NULL)
+            return fail(err, STATUS_ENVIRONMENT, "no memory for %zu predictions of %zu numbers", count, width);
+    }
+    if (width != c->width || value->type.dtype != DTYPE_F32)
+        return fail(err, STATUS_UNSUPPORTED, "output '%s' has another width from batch to batch, or is not float",
+                    value->name);
+    const float *rows = plan_output(entry->plan, output);
+    for (size_t i = 0; i < batch->size; i++)
+        memcpy(c->rows + batch->ids[i] * width, rows + i * width, width * sizeof *rows);
+    return STATUS_OK;
+}
+
+Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float **logits, size_t *width, double *loss,
+                        Error *err)
+{
+    Collect c = {0};
+    Batch batch;
+    Status status = source->start(source, 0, false, trainer->options.batch, err);
+    while (status == STATUS_OK) {
+        status = source->next(source, &batch, err);
+        if (status != STATUS_OK || batch.size == 0)
+            break;
+        PlanEntry *entry;
+        status = plan_for(trainer, &batch, false, &entry, err);
+        if (status != STATUS_OK)
+            break;
+        feed(entry, &batch);
+        status = plan_run(entry->plan, 0, 0, false, err);
+        if (status == STATUS_OK)
+            status = collect(&c, entry, &batch, output, source->count, err);
+    }
+    if (loss != NULL)
+        *loss = NAN;
+    if (status != STATUS_OK || logits == NULL) {
+        free(c.rows);
+        c.rows = NULL;
+    }
+    if (logits != NULL)
+        *logits = c.rows;
+    if (width != NULL)
+        *width = c.width;
+    return status;
+}
+
+/* Loss and, for class targets, accuracy and AUC of the first output over a source. Targets come from the batches, so
+ * they are collected on the way. */
+typedef struct Score {
+    double loss, accuracy, auc;
+} Score;
+
+static Status score(Trainer *trainer, Source *source, Score *out, Error *err)
+{
+    *out = (Score){NAN, NAN, NAN};
+    Collect c = {0};
+    Batch batch;
+    int64_t *labels = calloc(source->count + 1, sizeof *labels);
+    bool classes = trainer->options.losses[0].kind == LOSS_SOFTMAX_CE;
+    double sum = 0;
+    size_t seen = 0;
+    Status status = labels == NULL ? fail(err, STATUS_ENVIRONMENT, "no memory for labels")
+                                   : source->start(source, 0, false, trainer->options.batch, err);
+    while (status == STATUS_OK) {
+        status = source->next(source, &batch, err);
+        if (status != STATUS_OK || batch.size == 0)
+            break;
+        PlanEntry *entry;
+        status = plan_for(trainer, &batch, false, &entry, err);
+        if (status != STATUS_OK)
+            break;
+        feed(entry, &batch);
+        status = plan_run(entry->plan, 0, 0, false, err);
+        classes = classes && entry->working->graph->outputs[0]->type.rank == 2;
+        if (status == STATUS_OK && classes)
+            status = collect(&c, entry, &batch, 0, source->count, err);
+        for (size_t i = 0; i < batch.size && classes; i++)
+            labels[batch.ids[i]] = ((const int64_t *)batch.targets[0])[i];
+        if (status == STATUS_OK && !classes) {
+            double batch_loss;
+            status = losses_value(trainer->options.losses, trainer->options.loss_count, entry->plan,
+                                  entry->working->graph, &batch, &batch_loss, err);
+            sum += batch_loss * (double)batch.size;
+        }
+        seen += batch.size;
+    }
+    Metrics metrics;
+    if (status == STATUS_OK && classes && c.rows != NULL) {
+        status = metrics_classes(c.rows, labels, source->count, c.width, &metrics, err);
+        if (status == STATUS_OK) {
+            *out = (Score){metrics.loss, metrics.accuracy, metrics.auc};
+            metrics_release(&metrics);
+        }
+    } else if (status == STATUS_OK && seen > 0) {
+        out->loss = sum / (double)seen;
+    }
+    free(c.rows);
+    free(labels);
+    return status;
+}
+
+/* ---- training
+ * ------------------------------------------------------------------------------------------------------------ */
+
+static void emit(const Trainer *trainer, const TrainEvent *event)
+{
+    if (trainer->options.on_event != NULL)
+        trainer->options.on_event(event, trainer->options.context);
+}
+
+static bool wants_to_stop(const Trainer *trainer)
+{
+    return trainer->options.interrupted != NULL && trainer->options.interrupted(trainer->options.context);
+}
+
+/* How often the first output's largest class is the label; NaN when targets are not classes. */
+static double batch_accuracy(const Trainer *trainer, const PlanEntry *entry, const Batch *batch)
+{
+    const Value *out = entry->working->graph->outputs[0];
+    if (trainer->options.losses[0].kind != LOSS_SOFTMAX_CE || out->type.rank != 2)
+        return NAN;
+    const float *rows = plan_output(entry->plan, 0);
+    const int64_t *labels = batch->targets[0];
+    size_t classes = (size_t)out->type.dims[1], right = 0;
+    for (size_t i = 0; i < batch->size; i++) {
+        size_t best = 0;
+        for (size_t c = 1; c < classes; c++)
+            if (rows[i * classes + c] > rows[i * classes + best])
+                best = c;
+        right += labels[i] == (int64_t)best;
+    }
+    return (double)right / (double)batch->size;
+}
+
+typedef struct Epoch { /* what one pass has added up */
+    double loss, accuracy, seconds, begin;
+    size_t samples, batches;
+} Epoch;
+
+static size_t updates_per_epoch(const Trainer *trainer, const Source *train)
+{
+    size_t batches = (train->count + trainer->options.batch - 1) / trainer->options.batch;
+    return (batches + trainer->options.accumulate - 1) / trainer->options.accumulate;
+}
+
+/* The mean over an accumulated update: each part's gradient is of its own mean, so the sum is divided by the number of
+ * parts. */
+static void average_gradient(ParamStore *store, size_t parts)
+{
+    float scale = 1.0f / (float)parts;
+    for (size_t i = 0; i < store->total && parts > 1; i++)
+        store->gradient[i] *= scale;
+}
+
+static Status update(Trainer *trainer, size_t parts, double *norm, double *lr, Error *err)
+{
+    TrainOptions *o = &trainer->options;
+    average_gradient(trainer->store, parts);
+    uint64_t step = trainer->position.step + 1;
+    *lr = o->optimizer.lr * schedule_at(&o->schedule, step);
+    TRY(optimizer_step(&o->optimizer, trainer->store, step, *lr, norm, err));
+    trainer->position.step = step;
+    return STATUS_OK;
+}
+
+static Status check_loss(Trainer *trainer, double loss, Error *err)
+{
+    Position *p = &trainer->position;
+    if (!isfinite(loss))
+        return fail(
+            err, STATUS_DIVERGED, "the loss became %s at epoch %llu, update %llu; try a smaller --lr or --clip-norm",
+            isnan(loss) ? "NaN" : "infinite", (unsigned long long)p->epoch + 1, (unsigned long long)p->step + 1);
+    if (isnan(p->first_loss))
+        p->first_loss = loss;
+    double limit = trainer->options.diverged_factor * fmax(p->first_loss, 1e-3);
+    if (trainer->options.diverged_factor > 0 && loss > limit)
+        return fail(err, STATUS_DIVERGED,
+                    "the loss grew from %.4g to %.4g at epoch %llu, update %llu; try a smaller --lr", p->first_loss,
+                    loss, (unsigned long long)p->epoch + 1, (unsigned long long)p->step + 1);
+    return STATUS_OK;
+}
+
+static void emit_step(const Trainer *trainer, const Epoch *epoch, double loss, double lr, double norm, size_t per_epoch)
+{
+    const Position *p = &trainer->position;
+    double elapsed = seconds_now() - epoch->begin, rate = (double)epoch->samples / fmax(elapsed, 1e-9);
+    uint64_t all = trainer->options.epochs * per_epoch;
+    double done = (double)(p->step - p->epoch * per_epoch);
+    TrainEvent event = {.kind = EVENT_STEP,
+                        .epoch = p->epoch + 1,
+                        .epochs = trainer->options.epochs,
+                        .step = p->step,
+                        .steps = all,
+                        .loss = loss,
+                        .lr = lr,
+                        .norm = norm,
+                        .images_per_second = rate,
+                        .seconds = elapsed,
+                        .seconds_left = done > 0 ? elapsed / done * (double)(all - p->step) : NAN};
+    emit(trainer, &event);
+}
+
+static Status train_batch(Trainer *trainer, const Batch *batch, Epoch *epoch, size_t part, double *loss, Error *err)
+{
+    PlanEntry *entry;
+    TRY(plan_for(trainer, batch, true, &entry, err));
+    TRY(check_types(entry, batch, err));
+    feed(entry, batch);
+    TRY(plan_run(entry->plan, trainer->options.seed, trainer->position.step + 1, part > 0, err));
+    *loss = (double)((const float *)plan_output(entry->plan, entry->working->graph->output_count - 1))[0];
+    TRY(check_loss(trainer, *loss, err));
+    epoch->loss += *loss * (double)batch->size;
+    epoch->accuracy += batch_accuracy(trainer, entry, batch) * (double)batch->size;
+    epoch->samples += batch->size;
+    epoch->batches++;
+    return STATUS_OK;
+}
+
+static Status train_epoch(Trainer *trainer, Source *train, Epoch *epoch, Error *err)
+{
+    *epoch = (Epoch){.begin = seconds_now()};
+    size_t part = 0, per_epoch = updates_per_epoch(trainer, train);
+    double part_loss = 0;
+    TRY(train->start(train, trainer->position.epoch + 1, true, trainer->options.batch, err));
+    for (;;) {
+        Batch batch;
+        TRY(train->next(train, &batch, err));
+        if (batch.size > 0) {
+            double loss;
+            TRY(train_batch(trainer, &batch, epoch, part, &loss, err));
+            part_loss += loss;
+            part++;
+        }
+        if (part == trainer->options.accumulate || (batch.size == 0 && part > 0)) {
+            double norm, lr;
+            TRY(update(trainer, part, &norm, &lr, err));
+            emit_step(trainer, epoch, part_loss / (double)part, lr, norm, per_epoch);
+            part = 0;
+            part_loss = 0;
+            if (wants_to_stop(trainer))
+                return fail(err, STATUS_INTERRUPTED, "interrupted at epoch %llu, update %llu",
+                            (unsigned long long)trainer->position.epoch + 1,
+                            (unsigned long long)trainer->position.step);
+        }
+        if (batch.size == 0)
+            break;
+    }
+    epoch->seconds = seconds_now() - epoch->begin;
+    if (epoch->samples == 0)
+        return fail(err, STATUS_REJECTED, "the training data is empty");
+    return STATUS_OK;
+}
+
+static bool is_better(const Trainer *trainer, const Score *now)
+{
+    const Position *p = &trainer->position;
+    if (!trainer->options.by_accuracy || isnan(now->accuracy))
+        return now->loss < p->best_loss;
+    return now->accuracy > p->best_accuracy || (now->accuracy >= p->best_accuracy && now->loss < p->best_loss);
+}
+
+static Status end_epoch(Trainer *trainer, const Epoch *epoch, Source *validation, bool *stop, Error *err)
+{
+    Position *p = &trainer->position;
+    Score now = {NAN, NAN, NAN};
+    if (validation != NULL)
+        TRY(score(trainer, validation, &now, err));
+    p->epoch++;
+    bool better = validation != NULL && is_better(trainer, &now);
+    if (better || validation == NULL) {
+        p->best_epoch = p->epoch;
+        p->since_best = 0;
+        p->best_loss = now.loss;
+        p->best_accuracy = now.accuracy;
+    } else {
+        p->since_best++;
+    }
+    if (better && trainer->options.keep_best)
+        TRY(keep_best(trainer, err));
+    TrainEvent event = {.kind = EVENT_EPOCH,
+                        .epoch = p->epoch,
+                        .epochs = trainer->options.epochs,
+                        .step = p->step,
+                        .train_loss = epoch->loss / (double)epoch->samples,
+                        .train_accuracy = epoch->accuracy / (double)epoch->samples,
+                        .val_loss = now.loss,
+                        .val_accuracy = now.accuracy,
+                        .val_auc = now.auc,
+                        .seconds = epoch->seconds,
+                        .images_per_second = (double)epoch->samples / fmax(epoch->seconds, 1e-9)};
+    emit(trainer, &event);
+    if (better) {
+        event.kind = EVENT_BEST;
+        emit(trainer, &event);
+    }
+    *stop = trainer->options.patience > 0 && validation != NULL && p->since_best >= trainer->options.patience;
+    return save(trainer, err);
+}
+
+/* After a failure or an interruption inside an epoch the position goes back to the epoch's begin, where the checkpoint
+ * on disk is; what is in memory becomes that too, so that going on gives the bits of an uninterrupted run. */
+static Status train_epochs(Trainer *trainer, Source *train, Source *validation, Error *err)
+{
+    bool stop = false;
+    while (trainer->position.epoch < trainer->options.epochs && !stop) {
+        Epoch epoch;
+        TRY(train_epoch(trainer, train, &epoch, err));
+        TRY(end_epoch(trainer, &epoch, validation, &stop, err));
+    }
+    return STATUS_OK;
+}
+
+Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *err)
+{
+    TrainOptions *o = &trainer->options;
+    if (o->schedule.total == 0)
+        o->schedule.total = o->epochs * updates_per_epoch(trainer, train);
+    if (trainer->position.epoch == 0)
+        TRY(save(trainer, err)); /* so that there is something to go on from before the first epoch ends */
+    Status status = train_epochs(trainer, train, validation, err);
+    bool give_back = o->keep_best && validation != NULL;
+    if (status == STATUS_DIVERGED || status == STATUS_INTERRUPTED || (status == STATUS_OK && give_back)) {
+        Error later = {0};
+        Status restored = restore_best(trainer, &later);
+        if (status == STATUS_OK && restored != STATUS_OK)
+            status = fail(err, restored, "%s", later.message);
+    }
+    TrainEvent event = {
+        .kind = EVENT_END, .epoch = trainer->position.epoch, .epochs = o->epochs, .step = trainer->position.step};
+    emit(trainer, &event);
+    return status;
+}
