@@ -22,7 +22,7 @@ static const Usage usage = {
                  "regraft run --suite cases/test_conv_with_strides --json"},
     .options = options};
 
-/* ---- a folder of cases ---------------------------------------------------------------------------------------- */
+/* ---- a folder of cases --------------------------------------------------------------------------------- */
 
 static const char *const outcome_names[] = {"passed", "differ", "unsupported"};
 

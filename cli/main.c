@@ -15,6 +15,7 @@ static Status cmd_help(int argc, char **argv, Error *err);
 /* In the order in which a user meets them. */
 static const Command commands[] = {
     {"inspect", cmd_inspect, "what a model is: shapes, operators, parameters"},
+    {"check", cmd_check, "whether it will run and train, and what is odd about it"},
     {"heads", cmd_heads, "where a model could be cut"},
     {"cut", cmd_cut, "remove the head; features become the output"},
     {"attach", cmd_attach, "put a new head on, or in the old one's place"},

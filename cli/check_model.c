@@ -1,0 +1,213 @@
+/* What the document itself tells: forms of BatchNorm and Dropout, ties, folded tables, preprocessing, fixed batches.
+ * Every oddity here is one that changes results silently. */
+#include "cli/check.h"
+#include "onnx/op.h"
+
+/* ---- parameters ---------------------------------------------------------------------------------------- */
+
+static void look_at_parameters(Check *check)
+{
+    size_t folded = 0, untied = 0;
+    const char *first_folded = NULL, *first_untied = NULL;
+    for (size_t i = 0; i < check->params.count; i++) {
+        const ParamInfo *info = &check->params.items[i];
+        if (info->tied_to >= 0)
+            check_add(check, CODE_TIED, NULL, "'%s' is an exact transposed copy of '%s': both are kept equal",
+                      info->name, check->params.items[info->tied_to].name);
+        first_folded = info->looks_folded && folded == 0 ? info->name : first_folded;
+        folded += info->looks_folded;
+        first_untied = info->untied && untied == 0 ? info->name : first_untied;
+        untied += info->untied;
+    }
+    if (folded > 0)
+        check_add(check, CODE_FOLDED_TABLE, NULL,
+                  "%zu tables ('%s'%s) were computed by the exporter and may fix a length: not trained unless named",
+                  folded, first_folded, folded > 1 ? ", ..." : "");
+    if (untied > 0)
+        check_add(check, CODE_UNTIED, NULL,
+                  "%zu parameters ('%s'%s) share an initializer with others that only had equal values: trained apart",
+                  untied, first_untied, untied > 1 ? ", ..." : "");
+}
+
+static void look_at_marks(Check *check)
+{
+    const char *marks = model_metadata(check->document, "regraft.frozen");
+    size_t count = marks != NULL && marks[0] != '\0';
+    for (; count > 0 && *marks != '\0'; marks++)
+        count += *marks == '\n';
+    if (count > 0)
+        check_add(check, CODE_FROZEN_MARKS, NULL, "%zu parameters are marked as frozen and stay as they are", count);
+}
+
+/* ---- forms --------------------------------------------------------------------------------------------- */
+
+static void look_at_batchnorm(Check *check)
+{
+    size_t count;
+    BatchNormForm form = batchnorm_form(check->document, &count);
+    if (form == BATCHNORM_FOLDED)
+        check_add(check, CODE_BATCHNORM_FOLDED, NULL,
+                  "BatchNorm was folded into %zu convolutions: they train as plain convolutions, at lower rates",
+                  count);
+    if (form == BATCHNORM_TRAINING)
+        check_add(
+            check, CODE_BATCHNORM_LIVE, NULL,
+            "%zu BatchNormalization nodes are in training form: wherever this file runs, outputs depend on the batch",
+            count);
+}
+
+static bool constant_true(const Value *value)
+{
+    if (value == NULL)
+        return false;
+    const Tensor *tensor = value->constant;
+    if (tensor == NULL && value->producer != NULL && node_is(value->producer, "Constant"))
+        tensor = node_tensor(value->producer, "value");
+    return tensor != NULL && tensor_count(tensor) == 1 && tensor_f64_at(tensor, 0) > 0;
+}
+
+static double constant_number(const Value *value, double absent)
+{
+    if (value == NULL)
+        return absent;
+    const Tensor *tensor = value->constant;
+    if (tensor == NULL && value->producer != NULL && node_is(value->producer, "Constant"))
+        tensor = node_tensor(value->producer, "value");
+    return tensor != NULL && tensor_count(tensor) == 1 ? tensor_f64_at(tensor, 0) : absent;
+}
+
+static void look_at_random(Check *check)
+{
+    size_t live = 0, drawing = 0;
+    const Node *first = NULL, *source = NULL;
+    for (const Node *node = check->document->graph->first; node != NULL; node = node->next) {
+        if (node_is(node, "Dropout")) {
+            bool on = constant_true(node_input(node, 2)) && constant_number(node_input(node, 1), 0.5) > 0;
+            first = on && live == 0 ? node : first;
+            live += on;
+        } else if (node->op != NULL && (node->op->traits & OP_RANDOM) != 0) {
+            source = drawing == 0 ? node : source;
+            drawing++;
+        }
+    }
+    if (live > 0)
+        check_add(check, CODE_DROPOUT_LIVE, first,
+                  "%zu Dropout nodes are switched on in the file: other runtimes give random outputs; here it is on "
+                  "only while training",
+                  live);
+    if (drawing > 0)
+        check_add(check, CODE_RANDOM, source, "%zu nodes draw random numbers: outputs differ from run to run", drawing);
+}
+
+/* Layers that an exporter left without a bias: dynamo drops biases that are all zero. */
+static void look_at_biases(Check *check)
+{
+    size_t count = 0;
+    const Node *first = NULL;
+    for (const Node *node = check->document->graph->first; node != NULL; node = node->next) {
+        bool layer = node_is(node, "Conv") || node_is(node, "Gemm");
+        const Value *output = node_output(node, 0);
+        if (!layer || node_input(node, 2) != NULL || output == NULL)
+            continue;
+        const Node *next = output->use_count == 1 ? output->uses[0].node : NULL;
+        if (next != NULL && (node_is(next, "Add") || node_is(next, "BatchNormalization")))
+            continue;
+        first = count == 0 ? node : first;
+        count++;
+    }
+    if (count > 0)
+        check_add(check, CODE_NO_BIAS, first,
+                  "%zu layers have no bias, so none is trained (exporters drop biases that are all zero)", count);
+}
+
+/* ---- inputs -------------------------------------------------------------------------------------------- */
+
+static bool few_constants(const Value *value)
+{
+    if (value == NULL)
+        return false;
+    const Tensor *tensor = value->constant;
+    if (tensor == NULL && value->producer != NULL && node_is(value->producer, "Constant"))
+        tensor = node_tensor(value->producer, "value");
+    return tensor != NULL && tensor_count(tensor) >= 1 && tensor_count(tensor) <= 4;
+}
+
+/* Arithmetic with one number a channel right behind a picture: the model normalises by itself. */
+static void look_behind_picture(Check *check, const Value *input)
+{
+    const Value *value = input;
+    for (int steps = 0; steps < 4 && value != NULL && value->use_count == 1; steps++) {
+        const Node *node = value->uses[0].node;
+        bool passes = node_is(node, "Cast") || node_is(node, "Transpose");
+        bool arithmetic = node_is(node, "Sub") || node_is(node, "Div") || node_is(node, "Mul") || node_is(node, "Add");
+        if (arithmetic && few_constants(node_input(node, 1 - value->uses[0].index))) {
+            check_add(check, CODE_PREPROCESSING, node,
+                      "the model scales its input '%s' itself: give it pictures as they are (0 to 255 or 0 to 1), not "
+                      "normalised",
+                      input->name);
+            return;
+        }
+        if (!passes)
+            return;
+        value = node_output(node, 0);
+    }
+}
+
+static void look_at_inputs(Check *check)
+{
+    const Graph *graph = check->document->graph;
+    size_t overridable = 0;
+    for (size_t i = 0; i < graph->input_count; i++) {
+        const Value *input = graph->inputs[i];
+        overridable += input->is_initializer;
+        if (input->is_initializer || input->type.kind != TYPE_TENSOR)
+            continue;
+        if (input->type.rank > 0 && input->type.dims[0] > 0 && input->type.symbols[0] == NULL)
+            check_add(check, CODE_FIXED_BATCH, NULL, "input '%s' has a fixed first dim of %lld", input->name,
+                      (long long)input->type.dims[0]);
+        if (input->type.rank == 4 || input->type.dtype == DTYPE_U8)
+            look_behind_picture(check, input);
+    }
+    if (overridable > 0)
+        check_add(check, CODE_INPUT_INITIALIZERS, NULL,
+                  "%zu initializers are listed as inputs too (as IR version 3 did): taken as weights", overridable);
+}
+
+/* ---- the rest ------------------------------------------------------------------------------------------ */
+
+static void look_at_head(Check *check)
+{
+    HeadList list;
+    const Head *head;
+    Error err = {STATUS_OK, ""};
+    Status status = heads_find(check->document, &list, &err);
+    if (status == STATUS_OK)
+        status = heads_pick(&list, NULL, NULL, &head, &err);
+    if (status != STATUS_OK)
+        check_add(check, CODE_HEAD_UNCLEAR, NULL, "%s", err.message);
+}
+
+static void look_at_paths(Check *check)
+{
+    for (const Node *node = check->document->graph->first; node != NULL; node = node->next) {
+        const char *trace = extra_metadata(&node->extra, "pkg.torch.onnx.stack_trace");
+        const char *text = trace != NULL ? trace : node->extra.doc_string;
+        if (text == NULL || (strstr(text, "/home/") == NULL && strstr(text, "File \"/") == NULL))
+            continue;
+        check_add(check, CODE_LOCAL_PATHS, node,
+                  "nodes carry stack traces with paths of the exporting machine (--strip-doc drops them)");
+        return;
+    }
+}
+
+void check_model(Check *check)
+{
+    look_at_parameters(check);
+    look_at_marks(check);
+    look_at_batchnorm(check);
+    look_at_random(check);
+    look_at_biases(check);
+    look_at_inputs(check);
+    look_at_head(check);
+    look_at_paths(check);
+}
