@@ -66,7 +66,8 @@ Status npy_write(const char *path, const Array *array, Error *err);
 
 /* ---- idx.c: LeCun's IDX (MNIST and its kin), gzipped or not ------------------------------------------------- */
 
-Status idx_read(const char *path, Array **array, void **block, Error *err); /* *block owns everything: block_free */
+Status idx_read(const char *path, Array **array, Error *err);
+void idx_free(Array *array);
 
 /* ---- csv.c: RFC 4180 ----------------------------------------------------------------------------------------- */
 
@@ -109,9 +110,14 @@ typedef struct Box { /* in pixels of the source, fractions allowed */
     double left, top, right, bottom;
 } Box;
 
-/* The part `box` of `from` as width x height pixels, anti-aliased, equal to Pillow's to the last bit. */
-Status picture_resize(const Picture *from, Box box, ResizeFilter filter, int width, int height, Picture *to,
-                      Error *err);
+/* Resizes the part `box` of `from` to width x height, anti-aliased, and keeps `window` of that: what is outside is not
+ * computed. Equal to Pillow's resize(box=...).crop() to the last bit. */
+typedef struct Window {
+    int left, top, width, height;
+} Window;
+
+Status picture_resize(const Picture *from, Box box, ResizeFilter filter, int width, int height, Window window,
+                      Picture *to, Error *err);
 
 /* ---- preprocess.c: pixels -> numbers --------------------------------------------------------------------------- */
 
