@@ -63,6 +63,9 @@ size_t params_plain_total(const ParamStore *store);
 /* Everything trained, back into the document's tensors (their own dtype; ties and untied copies included). */
 Status params_write_back(const ParamStore *store, Model *document, Error *err);
 
+/* BatchNorm and Dropout of the document in inference form: what an exported model has. */
+void document_to_inference(Model *document);
+
 /* ---- plan.c, memory.c, exec.c ------------------------------------------------------------------------------ */
 
 typedef struct Plan Plan;

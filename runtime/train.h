@@ -7,6 +7,7 @@
 #ifndef REGRAFT_RUNTIME_TRAIN_H
 #define REGRAFT_RUNTIME_TRAIN_H
 
+#include "data/data.h"
 #include "runtime/runtime.h"
 
 enum { SOURCE_MAX = 16 }; /* inputs or targets of one model */
@@ -47,6 +48,20 @@ typedef struct ArraySource {
 
 Status array_source_init(ArraySource *source, size_t count, Error *err); /* then set the fields; start is checked */
 void array_source_release(ArraySource *source);
+
+/* ---- dataset_source.c: data/ as a source -------------------------------------------------------------------------- */
+
+typedef struct DatasetSource {
+    Source source;
+    const Dataset *set;
+    PictureSpec picture;
+    Loader *loader;
+    bool unlabelled; /* batches without targets */
+} DatasetSource;
+
+Status dataset_source_init(DatasetSource *source, const Dataset *set, const PictureSpec *picture, const LoaderOptions *options,
+                           Error *err);
+void dataset_source_release(DatasetSource *source);
 
 /* ---- metrics.c ------------------------------------------------------------------------------------------------- */
 

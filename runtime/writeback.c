@@ -1,0 +1,143 @@
+/* What training changed, back into the document: parameters and running statistics in the tensors they came from and in
+ * those tensors' own element type; BatchNorm and Dropout in inference form. Everything else of the document stays as it
+ * was read. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/plan.h"
+#include "runtime/runtime.h"
+
+/* The same numbers as `tensor` has now? Compared in the file's type, so that an untouched bfloat16 stays untouched. */
+static Status to_file_type(Arena *arena, const Tensor *like, const float *values, const void **bytes, size_t *size,
+                           Error *err)
+{
+    Array floats = {
+        .dtype = DTYPE_F32, .rank = like->rank, .count = tensor_count(like), .data = (void *)(uintptr_t)values};
+    memcpy(floats.dims, like->dims, (size_t)like->rank * sizeof floats.dims[0]);
+    Array *converted = &floats;
+    if (like->dtype != DTYPE_F32)
+        TRY(array_convert(arena, &floats, like->dtype, &converted, err));
+    const Tensor *packed = tensor_from_array(arena, NULL, converted);
+    *bytes = packed->data;
+    *size = packed->bytes;
+    return STATUS_OK;
+}
+
+static Status write_tensor(Model *document, Tensor *tensor, const float *values, Error *err)
+{
+    const void *bytes;
+    size_t size;
+    TRY(to_file_type(&document->arena, tensor, values, &bytes, &size, err));
+    if (size != tensor->bytes || memcmp(bytes, tensor->data, size) != 0)
+        tensor->data = bytes;
+    return STATUS_OK;
+}
+
+/* An untied parameter that has moved away from the tensor it shared gets an initializer of its own. */
+static Status write_untied(Model *document, const ParamInfo *info, const float *values, Error *err)
+{
+    const void *bytes;
+    size_t size;
+    TRY(to_file_type(&document->arena, info->origin, values, &bytes, &size, err));
+    if (memcmp(bytes, info->origin->data, size) == 0)
+        return STATUS_OK;
+    Tensor *own = arena_copy(&document->arena, info->origin, sizeof *own);
+    own->name = graph_unique_name(document->graph, info->name);
+    own->data = bytes;
+    Value *value = graph_add_initializer(document->graph, own);
+    type_set(&value->type, own->dtype, own->rank, own->dims);
+    for (size_t i = 0; i < info->use_count; i++)
+        if (info->uses[i].node != NULL)
+            node_set_input(info->uses[i].node, info->uses[i].index, value);
+    return STATUS_OK;
+}
+
+static void transpose(const float *from, float *to, int64_t rows, int64_t columns)
+{
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            to[j * rows + i] = from[i * columns + j];
+}
+
+/* Copies that are tied to parameter `index`. */
+static Status write_ties(const ParamStore *store, Model *document, size_t index, const float *values, float *scratch,
+                         Error *err)
+{
+    for (size_t i = 0; i < store->count; i++) {
+        const ParamInfo *info = store->items[i].info;
+        if (info->tied_to != (int)index)
+            continue;
+        transpose(values, scratch, store->items[index].dims[0], store->items[index].dims[1]);
+        TRY(write_tensor(document, info->origin, scratch, err));
+    }
+    return STATUS_OK;
+}
+
+static Status write_parameters(const ParamStore *store, Model *document, float *values, float *scratch, Error *err)
+{
+    for (int untied = 1; untied >= 0; untied--) /* shared tensors last: comparisons need their old bytes */
+        for (size_t i = 0; i < store->count; i++) {
+            const ParamInfo *info = store->items[i].info;
+            if (store->items[i].count == 0 || info->untied != untied)
+                continue;
+            TRY(params_get(store, i, values, err));
+            TRY(untied ? write_untied(document, info, values, err) : write_tensor(document, info->origin, values, err));
+            TRY(write_ties(store, document, i, values, scratch, err));
+        }
+    return STATUS_OK;
+}
+
+static size_t largest(const ParamStore *store)
+{
+    size_t most = 1;
+    for (size_t i = 0; i < store->count; i++) {
+        size_t n = (size_t)dims_count(store->items[i].rank, store->items[i].dims);
+        most = n > most ? n : most;
+    }
+    return most;
+}
+
+Status params_write_back(const ParamStore *store, Model *document, Error *err)
+{
+    float *values = NULL;
+    size_t most = largest(store);
+    TRY(block_alloc((void **)&values, 2 * most * sizeof *values, "writing parameters back", err));
+    Status status = write_parameters(store, document, values, values + most, err);
+    for (size_t i = 0; i < store->state_count && status == STATUS_OK; i++)
+        status = write_tensor(document, store->state_origins[i], store->state_data[i], err);
+    block_free(values);
+    return status;
+}
+
+/* ---- inference form
+ * -------------------------------------------------------------------------------------------------- */
+
+static bool is_unread(const Value *value)
+{
+    return value == NULL || (value->use_count == 0 && !value->is_output);
+}
+
+static void settle_batchnorm(Node *node)
+{
+    for (int i = 1; i < node->output_count; i++)
+        if (!is_unread(node->outputs[i]))
+            return; /* somebody reads the statistics: leave it as written */
+    node_remove_attr(node, "training_mode");
+    for (int i = node->output_count - 1; i >= 1; i--) {
+        Value *value = node->outputs[i];
+        node_set_output(node, i, NULL);
+        if (value != NULL && value->use_count == 0)
+            graph_remove_value(node->graph, value);
+    }
+    node->output_count = 1;
+}
+
+void document_to_inference(Model *document)
+{
+    for (Node *node = document->graph->first; node != NULL; node = node->next) {
+        if (node_is(node, "BatchNormalization") && node_int(node, "training_mode", 0) != 0)
+            settle_batchnorm(node);
+        if (node_is(node, "Dropout") && node->input_count > 2 && is_unread(node_output(node, 1)))
+            node_set_input(node, 2, NULL);
+    }
+}
