@@ -199,10 +199,11 @@ static void print_parameter_summary(const Summary *s)
     if (s->frozen_count > 0)
         printf("  frozen     %s in %zu (marked)\n", human_count(s->frozen).text, s->frozen_count);
     if (s->folded_count > 0)
-        printf("  folded     %s in %zu tables that an exporter computed; not trained by default\n",
-               human_count(s->folded).text, s->folded_count);
+        printf("  folded     %s in %zu %s that the exporter computed; not trained by default\n",
+               human_count(s->folded).text, s->folded_count, s->folded_count > 1 ? "tables" : "table");
     if (s->tied_count > 0)
-        printf("  tied       %zu exact transposed copies, kept equal\n", s->tied_count);
+        printf("  tied       %zu exact transposed %s, kept equal\n", s->tied_count,
+               s->tied_count > 1 ? "copies" : "copy");
     if (s->untied_count > 0)
         printf("  shared     %zu tensors merged by the exporter are parameters of their own\n", s->untied_count);
     if (s->constants > 0)
@@ -321,7 +322,9 @@ static void print_summary(const Summary *s)
         printf(", %s %lld", m->opsets[i].domain[0] != '\0' ? m->opsets[i].domain : "opset",
                (long long)m->opsets[i].version);
     if (m->producer_name != NULL && m->producer_name[0] != '\0')
-        printf(", by %s %s", m->producer_name, m->producer_version != NULL ? m->producer_version : "");
+        printf(", by %s%s%s", m->producer_name,
+               m->producer_version != NULL && m->producer_version[0] != '\0' ? " " : "",
+               m->producer_version != NULL ? m->producer_version : "");
     putchar('\n');
     Arena *arena = &s->document->arena;
     print_values("Inputs", m->graph->inputs, m->graph->input_count, arena);

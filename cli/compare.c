@@ -286,11 +286,12 @@ static const char *input_difference(Compare *c, const Node *a, const Node *b)
 {
     if (a->input_count != b->input_count)
         return arena_printf(c->arena, "%d inputs -> %d", a->input_count, b->input_count);
+    const char *all = NULL;
     for (int i = 0; i < a->input_count; i++)
         if (!same_value(c, a->inputs[i], b->inputs[i]))
-            return arena_printf(c->arena, "input %d: '%s' -> '%s'", i, a->inputs[i] ? a->inputs[i]->name : "",
-                                b->inputs[i] ? b->inputs[i]->name : "");
-    return NULL;
+            all = arena_printf(c->arena, "%s%s'%s' -> '%s'", all != NULL ? all : "input ", all != NULL ? ", " : "",
+                               a->inputs[i] ? a->inputs[i]->name : "", b->inputs[i] ? b->inputs[i]->name : "");
+    return all;
 }
 
 static void compare_pair(Compare *c, const Node *a, const Node *b)

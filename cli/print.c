@@ -239,7 +239,7 @@ static void json_before_value(Json *json)
         return;
     }
     if (json->comma[json->depth])
-        str_append(&json->out, json->depth <= 2 ? ",\n" : ", ");
+        str_append(&json->out, json->depth == 1 || (json->depth == 2 && json->array[2]) ? ",\n" : ", ");
     json->comma[json->depth] = true;
 }
 
@@ -249,6 +249,7 @@ void json_open(Json *json, char bracket)
     str_append_bytes(&json->out, &bracket, 1);
     json->depth++;
     json->comma[json->depth] = false;
+    json->array[json->depth] = bracket == '[';
 }
 
 void json_close(Json *json, char bracket)

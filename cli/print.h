@@ -62,6 +62,7 @@ void table_print(const Table *table, FILE *stream, int indent);
 typedef struct Json {
     Str out;
     bool comma[32]; /* a value was written at this depth */
+    bool array[32];
     int depth;
     bool after_key;
 } Json;

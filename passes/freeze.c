@@ -335,16 +335,33 @@ static bool is_folded_conv(const Node *node)
 
 typedef struct BatchNormCount {
     size_t training, inference, folded;
+    size_t convs, biased, depthwise, norms; /* what tells when the names do not */
 } BatchNormCount;
+
+static void count_conv(const Node *node, BatchNormCount *count)
+{
+    const Value *weight = node_input(node, 1);
+    int64_t group = node_int(node, "group", 1);
+    count->convs++;
+    count->biased += node_input(node, 2) != NULL;
+    count->folded += is_folded_conv(node);
+    count->depthwise += group > 1 && weight != NULL && weight->constant != NULL && weight->constant->rank > 1 &&
+                        weight->constant->dims[1] == 1;
+}
 
 static void count_batchnorm(const Graph *graph, BatchNormCount *count)
 {
     for (const Node *node = graph->first; node != NULL; node = node->next) {
         if (node_is(node, "BatchNormalization"))
             (*(is_training_form(node) ? &count->training : &count->inference))++;
-        else if (is_folded_conv(node))
-            count->folded++;
+        else if (node_is(node, "Conv"))
+            count_conv(node, count);
+        else
+            count->norms += text_ends(node->op_type, "Normalization");
     }
+    /* Depthwise nets are trained with BatchNorm; where none is left and every convolution has a bias, it was folded. */
+    if (count->folded == 0 && count->norms == 0 && count->depthwise > 0 && count->biased == count->convs)
+        count->folded = count->convs;
 }
 
 BatchNormForm batchnorm_form(const Model *document, size_t *count)

@@ -1,0 +1,213 @@
+#!/usr/bin/env bash
+# The tool from outside: exit codes, one clear line for every mistake, outputs as in tests/golden. cli.sh REGRAFT WRITE_MODEL
+# UPDATE_GOLDEN=1 rewrites the golden files.
+set -u
+regraft=$1 write_model=$2
+golden=$(cd "$(dirname "$0")" && pwd)/golden
+work=$(mktemp -d)
+trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
+cd "$work" || exit 1
+tests=0 failures=0
+export NO_COLOR=1 TERM=dumb
+
+bad() {
+    failures=$((failures + 1))
+    echo "FAIL: $*"
+    sed 's/^/    out: /' out | head -n 20
+    sed 's/^/    err: /' err | head -n 20
+}
+
+# run EXIT ARGUMENTS...: the tool must end with this code; errors are one line that begins with `regraft: `
+run() {
+    local wanted=$1 code
+    shift
+    tests=$((tests + 1))
+    "$regraft" "$@" >out 2>err </dev/null
+    code=$?
+    [ $code = "$wanted" ] || bad "exit $code instead of $wanted: regraft $*"
+    if [ "$wanted" -gt 1 ] && ! grep -q '^regraft: ' err; then bad "no error line: regraft $*"; fi
+}
+
+# says FILE TEXT: a line of the last run is exactly this
+says() {
+    tests=$((tests + 1))
+    grep -qxF -- "$2" "$1" || bad "no line '$2'"
+}
+
+# like NAME: the output of the last run is golden/NAME.txt
+like() {
+    tests=$((tests + 1))
+    if [ -n "${UPDATE_GOLDEN:-}" ]; then cp out "$golden/$1.txt"; fi
+    diff -u "$golden/$1.txt" out >difference || { bad "output differs from golden/$1.txt"; cat difference; }
+}
+
+# nothing FILE: no such file, and nothing half-written beside it
+nothing() {
+    tests=$((tests + 1))
+    [ -z "$(ls -A | grep -F -- "$1")" ] || bad "$1 or a part of it was written"
+}
+
+model() { "$write_model" - "$1" || { echo "cannot write $1"; exit 1; }; }
+
+model net.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17], producer_name: "hand", metadata_props: ["names" : "{0: 'a'}"]>
+net (float[N,3,8,8] image) => (float[N,10] scores) <
+  float[4,3,3,3] "conv1.weight" = {0.1, ...}, float[4] "conv1.bias" = {0.0, 0.5, 1.0, 1.5},
+  float[10,4] "fc.weight" = {0.25, ...}, float[10] "fc.bias" = {0.0, ...}> {
+  ["/conv1/Conv"] c = Conv <kernel_shape = [3, 3]> (image, "conv1.weight", "conv1.bias")
+  ["/Relu"] r = Relu (c)
+  ["/pool/GlobalAveragePool"] p = GlobalAveragePool (r)
+  ["/Flatten"] features = Flatten (p)
+  ["/fc/Gemm"] scores = Gemm <transB = 1> (features, "fc.weight", "fc.bias")
+}
+TEXT
+model two.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+two (float[N,4] x) => (float[N,2] a, float[N,3] b) <float[2,4] v = {...}, float[3,4] w = {...}> {
+  h = Relu (x) [ga] a = Gemm <transB = 1> (h, v) [gb] b = Gemm <transB = 1> (h, w)
+}
+TEXT
+model foreign.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17, "my.domain" : 1]>
+g (float[N,4] x) => (float[N,2] y) <float[4,4] v = {0.5, ...}, float[2,4] w = {0.5, ...}> {
+  h = MatMul (x, v) ["/odd"] k = my.domain.Odd <a = 1> (h) y = Gemm <transB = 1> (k, w)
+}
+TEXT
+model encoder.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,4] x) => (float[N,4] y) <float[4] v = {1.0, ...}> { [ln] y = LayerNormalization (x, v) }
+TEXT
+
+# ---- the frame
+run 0 --version
+run 0 help
+run 0 --help
+run 2
+run 2 inspekt net.onnx
+says err "regraft: unknown verb 'inspekt' (did you mean 'inspect'?)"
+run 2 inspect net.onnx --jsn
+says err "regraft: inspect: unknown option '--jsn' (did you mean '--json'?)"
+run 2 inspect
+says err "regraft: inspect: MODEL... missing; usage: regraft inspect MODEL..."
+for verb in inspect heads cut attach freeze diff check ops; do
+    run 0 $verb --help
+    says out "Examples:"
+    tests=$((tests + 1))
+    [ "$(grep -c "^  regraft $verb" out)" -ge 1 ] || bad "help of $verb has no example"
+    run 0 help $verb
+done
+tests=$((tests + 1))
+"$regraft" ops 2>err | head -n 1 >out
+[ "${PIPESTATUS[0]}" = 0 ] || bad "a closed pipe is no error"
+
+# ---- reading verbs
+run 0 inspect net.onnx
+like inspect
+run 0 inspect net.onnx --parameters
+like inspect_parameters
+run 0 inspect net.onnx --json --parameters
+like inspect_json
+run 0 heads net.onnx
+like heads
+run 0 heads net.onnx --json
+like heads_json
+run 0 check net.onnx
+like check
+run 0 check net.onnx --train head --json
+like check_json
+run 5 heads two.onnx
+says err "regraft: two.onnx: several heads, choose by name or by output; candidates are 1: Gemm 'ga' [4 -> 2]; 2: Gemm 'gb' [4 -> 3]"
+run 5 heads encoder.onnx
+says err "regraft: encoder.onnx: no head found: behind 'y' the walk ends at LayerNormalization 'ln'; name the tensor to cut at"
+run 4 check foreign.onnx
+says err "regraft: foreign.onnx: Odd '/odd': operator my.domain.Odd (opset 1) is not known"
+run 0 ops --filter Gemm
+run 2 ops --filter Nonsense
+run 2 check net.onnx --train 'fc.wieght'
+says err "regraft: net.onnx: pattern 'fc.wieght' matches no parameter (did you mean 'fc.weight'?)"
+
+# ---- bad files
+for verb in inspect heads check; do
+    run 3 $verb missing.onnx
+    says err "regraft: missing.onnx: No such file or directory"
+    run 3 $verb .
+done
+head -c 300 net.onnx >short.onnx
+run 3 inspect short.onnx
+: >empty.onnx
+run 3 inspect empty.onnx
+head -c 5000 /dev/urandom >noise.onnx
+run 3 inspect noise.onnx
+run 3 cut short.onnx -o cut.onnx
+nothing cut.onnx
+run 3 diff net.onnx missing.onnx
+
+# ---- cut and attach
+run 0 cut net.onnx --dry-run
+like cut_dry_run
+run 0 cut net.onnx -o trunk.onnx
+run 1 diff net.onnx trunk.onnx
+like diff_cut
+run 0 attach trunk.onnx --labels cat,dog --seed 7 -o start.onnx
+run 0 attach net.onnx --labels cat,dog --seed 7 -o direct.onnx
+run 0 diff start.onnx direct.onnx
+run 1 diff net.onnx start.onnx --ignore metadata
+like diff_attach
+run 0 attach trunk.onnx --task colour:8 --task shape:3 -o tasks.onnx
+run 5 heads tasks.onnx
+run 0 cut tasks.onnx --head-of shape -o one.onnx
+run 2 cut net.onnx
+says err "regraft: cut: -o FILE is needed (or --dry-run)"
+run 2 cut net.onnx -o net.onnx
+says err "regraft: net.onnx: the output would overwrite the input; choose another name"
+ln -s net.onnx link.onnx
+run 2 cut net.onnx -o link.onnx
+run 2 cut net.onnx --at feature -o cut.onnx
+says err "regraft: net.onnx: no tensor is called 'feature' (did you mean 'features'?)"
+run 2 cut net.onnx --head /fc/Gem -o cut.onnx
+says err "regraft: net.onnx: no head is called '/fc/Gem' (did you mean '/fc/Gemm'?)"
+run 5 cut two.onnx -o cut.onnx
+run 5 attach two.onnx --classes 4 -o cut.onnx
+run 2 attach net.onnx -o cut.onnx
+run 2 attach net.onnx --classes 0 -o cut.onnx
+run 2 attach net.onnx --classes 3 --labels a,b -o cut.onnx
+run 2 attach net.onnx --labels a,,b -o cut.onnx
+nothing cut.onnx
+run 0 cut foreign.onnx -o foreign_trunk.onnx
+run 1 diff foreign.onnx foreign_trunk.onnx
+mkdir folder
+run 7 cut net.onnx -o folder
+run 7 cut net.onnx -o no/such/folder/cut.onnx
+if [ "$(id -u)" != 0 ]; then
+    mkdir locked && chmod a-w locked
+    run 7 cut net.onnx -o locked/cut.onnx
+fi
+if [ -w /dev/full ]; then
+    tests=$((tests + 1))
+    "$regraft" inspect net.onnx >/dev/full 2>err
+    [ $? = 7 ] || bad "a full disk behind standard output is exit 7"
+fi
+
+# ---- freeze
+run 0 freeze net.onnx 'conv1*' -o frozen.onnx
+run 0 inspect frozen.onnx
+says out "  frozen     112 in 2 (marked)"
+run 1 diff net.onnx frozen.onnx
+says out "frozen: 2 of 2 marked parameters are identical byte for byte"
+run 0 freeze net.onnx --train head --dry-run
+like freeze_dry_run
+run 0 freeze frozen.onnx --none -o thawed.onnx
+run 0 diff net.onnx thawed.onnx
+run 2 freeze net.onnx 'layer9*' -o cut.onnx
+run 2 freeze net.onnx -o cut.onnx
+run 2 freeze net.onnx 'conv1*' --train head -o cut.onnx
+nothing cut.onnx
+
+# ---- diff
+run 0 diff net.onnx net.onnx
+run 2 diff net.onnx
+run 2 diff net.onnx net.onnx --ignore nonsense
+run 1 diff net.onnx two.onnx --json
+
+echo "$tests checks, $failures failures"
+[ $failures = 0 ]
