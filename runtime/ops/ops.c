@@ -32,6 +32,7 @@ static const OpDef *const families[] = {
     ops_pool,
     ops_random,
     ops_rearrange,
+    ops_quantize,
     ops_recurrent,
     ops_reduce,
     ops_resize,

@@ -31,6 +31,7 @@ extern const OpDef ops_pad[];
 extern const OpDef ops_pool[];
 extern const OpDef ops_random[];
 extern const OpDef ops_rearrange[];
+extern const OpDef ops_quantize[];
 extern const OpDef ops_recurrent[];
 extern const OpDef ops_reduce[];
 extern const OpDef ops_resize[];
