@@ -156,7 +156,7 @@ static void paths_out_of_the_folder_are_refused(void **state)
 static void links_are_refused_wherever_they_are(void **state)
 {
     Place *place = *state;
-    char target[128];
+    char target[256];
     snprintf(target, sizeof target, "%s", in(place, "outside.bin"));
     assert_int_equal(symlink(target, in(place, "m/link.bin")), 0);
     refused(place, 4, ENTRIES("location", "link.bin"), "is a symbolic link");
