@@ -222,6 +222,7 @@ static void find_range(const char *values, const char *name, double *low, double
         }
         char *end;
         *low = strtod(at, &end);
+        end -= end > at && end[-1] == '.'; /* "0..4": the first dot is not the number's */
         *high = text_starts(end, "..") ? strtod(end + 2, NULL) : *low;
         return;
     }

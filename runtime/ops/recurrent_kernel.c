@@ -382,7 +382,8 @@ Status recurrent_forward_prepare(PlanContext *context, CellKind kind, Error *err
         return kernel_eval(context, err);
     kernel_inputs_plain(context);
     for (int i = 0; i < node->output_count; i++)
-        kernel_output(context, i, LAYOUT_PLAIN);
+        if (node->outputs[i] != NULL)
+            kernel_output(context, i, LAYOUT_PLAIN);
     bool saves = state->r.saved > 0 && node_output(node, saved_index(kind)) != NULL;
     scratch_layout(state, !saves, false);
     kernel_scratch(context, (size_t)state->at.total * sizeof(float));
@@ -714,7 +715,8 @@ Status recurrent_backward_prepare(PlanContext *context, CellKind kind, Error *er
         return kernel_eval(context, err);
     kernel_inputs_plain(context);
     for (int i = 0; i < node->output_count; i++)
-        kernel_output(context, i, LAYOUT_PLAIN);
+        if (node->outputs[i] != NULL)
+            kernel_output(context, i, LAYOUT_PLAIN);
     scratch_layout(state, true, true);
     kernel_scratch(context, (size_t)state->at.total * sizeof(float));
     kernel_run(context, run_backward, "own:steps");
