@@ -27,6 +27,7 @@ static const OpDef *const families[] = {
     ops_math,
     ops_matmul,
     ops_matmul_integer,
+    ops_ml,
     ops_norm,
     ops_pad,
     ops_pool,
@@ -42,6 +43,7 @@ static const OpDef *const families[] = {
     ops_shape,
     ops_signal,
     ops_softmax,
+    ops_text,
     ops_transpose,
 };
 /* clang-format on */

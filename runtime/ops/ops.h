@@ -26,6 +26,7 @@ extern const OpDef ops_losses[];
 extern const OpDef ops_math[];
 extern const OpDef ops_matmul[];
 extern const OpDef ops_matmul_integer[];
+extern const OpDef ops_ml[];
 extern const OpDef ops_norm[];
 extern const OpDef ops_pad[];
 extern const OpDef ops_pool[];
@@ -41,6 +42,7 @@ extern const OpDef ops_sequence[];
 extern const OpDef ops_shape[];
 extern const OpDef ops_signal[];
 extern const OpDef ops_softmax[];
+extern const OpDef ops_text[];
 extern const OpDef ops_transpose[];
 
 /* ---- common.c: what rows of several families share ------------------------------------------------------- */
@@ -81,6 +83,14 @@ Status index_list(const Node *node, DType dtype, const void *data, int64_t count
 int64_t elements_offset(int64_t i, int rank, const int64_t *dims, const int64_t *strides, int axis, int64_t at);
 /* Below, equal to or above zero; NaN is above every number, strings compare by bytes. */
 int element_compare(DType dtype, const void *a, const void *b);
+
+/* ---- regex.c: regular expressions in RE2's syntax --------------------------------------------------------- */
+
+typedef struct Regex Regex;
+Status regex_new(Arena *arena, Bytes pattern, Regex **regex, Error *err); /* names what is wrong or not supported */
+bool regex_matches(const Regex *regex, Arena *arena, Bytes text);         /* all of it; `arena` is for scratch */
+/* The character at *at, which moves behind it; U+FFFD for bytes that are not UTF-8. *at < end. */
+int32_t utf8_next(const char **at, const char *end);
 
 /* ---- stride.c: moving elements between strided views ------------------------------------------------------ */
 
