@@ -77,8 +77,9 @@ const GradientCase cases_pool[] = {
      .wrt = "x"},
     {.name = "RoiAlign: adaptive sampling, not shifted",
      .inputs = "T[1,2,7,7] x",
-     .nodes = "y = RoiAlign<output_height=2, output_width=2, coordinate_transformation_mode=\"output_half_pixel\">(x, rois, "
-              "batch)",
+     .nodes =
+         "y = RoiAlign<output_height=2, output_width=2, coordinate_transformation_mode=\"output_half_pixel\">(x, rois, "
+         "batch)",
      .constants = "T[2,4] rois = {0.5, 1, 6.2, 5.5, 2, 2, 3, 6}, int64[2] batch = {0, 0}",
      .wrt = "x"},
     {.name = "RoiAlign: maximum",
