@@ -1,8 +1,15 @@
 /* regraft run: one inference, or a folder of conformance cases. */
+#include <errno.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/print.h"
 #include "runtime/runtime.h"
+
+enum { CASE_SECONDS = 120 };
 
 typedef struct Fields {
     const char *suite;
@@ -44,6 +51,38 @@ static void show_case(const char *folder, const SuiteResult *result, bool json)
     json_end(&line);
 }
 
+/* In a process of its own: a case that crashes or hangs is a result like another, and the rest still runs. */
+static Status run_case(const char *folder, SuiteResult *result, Error *err)
+{
+    int ends[2];
+    if (pipe(ends) != 0)
+        return fail(err, STATUS_ENVIRONMENT, "no pipe: %s", strerror(errno));
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(CASE_SECONDS);
+        Status status = suite_run(folder, result, err);
+        bool told = status == STATUS_OK && write(ends[1], result, sizeof *result) == (ssize_t)sizeof *result;
+        _exit(told ? 0 : 1);
+    }
+    close(ends[1]);
+    int end = 0;
+    bool whole = child > 0 && read(ends[0], result, sizeof *result) == (ssize_t)sizeof *result;
+    close(ends[0]);
+    if (child < 0)
+        return fail(err, STATUS_ENVIRONMENT, "no process: %s", strerror(errno));
+    while (waitpid(child, &end, 0) < 0 && errno == EINTR)
+        ;
+    if (whole)
+        return STATUS_OK;
+    *result = (SuiteResult){.outcome = SUITE_DIFFERS};
+    if (WIFSIGNALED(end))
+        snprintf(result->reason, sizeof result->reason, "ended by signal %d (%s)", WTERMSIG(end),
+                 strsignal(WTERMSIG(end)));
+    else
+        snprintf(result->reason, sizeof result->reason, "ended without a result");
+    return STATUS_OK;
+}
+
 static Status run_suite(const Fields *fields, Error *err)
 {
     char **folders;
@@ -52,7 +91,7 @@ static Status run_suite(const Fields *fields, Error *err)
     Status status = STATUS_OK;
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
         SuiteResult result;
-        status = suite_run(folders[i], &result, err);
+        status = run_case(folders[i], &result, err);
         if (status != STATUS_OK)
             break;
         totals[result.outcome]++;

@@ -76,6 +76,14 @@ static Status write_side(AtomicFile *file, const Exporter *e)
     return STATUS_OK;
 }
 
+/* Nothing that was read after a file shrank under us may become a model. */
+static Status check_sources(const Exporter *e, const char *path)
+{
+    if (mapping_was_cut())
+        return fail(e->err, STATUS_REJECTED, "%s: not written: a file that was being read became shorter", path);
+    return STATUS_OK;
+}
+
 static Status write_files(const Exporter *e, const Onnx__ModelProto *proto, const char *path, const char *side_path)
 {
     AtomicFile model = {0}, side = {0};
@@ -88,6 +96,7 @@ static Status write_files(const Exporter *e, const Onnx__ModelProto *proto, cons
     TRY_DONE(atomic_open(&model, path, e->err));
     TRY_DONE(write_proto(&model, proto, e->err));
     TRY_DONE(atomic_sync(&model, e->err));
+    TRY_DONE(check_sources(e, path));
     if (e->moved_count > 0)
         TRY_DONE(atomic_commit(&side, e->err));
     TRY_DONE(atomic_commit(&model, e->err));

@@ -1,7 +1,7 @@
 /* Files: mapping for reading, and replacing atomically for writing.
  *
- * A Mapping never turns a shrinking file into SIGBUS: the file is mapped privately and, when it may change
- * under us (not a regular file, or writable by others than its owner), copied into memory instead.
+ * A file that others than its owner may write is copied into memory. One that is mapped and shrinks all the same, under
+ * mapping_guard, reads as zeros and is reported; without the guard, which a host program may not want, it is SIGBUS.
  * An AtomicFile collects into a temporary file beside the target and becomes the target by rename after
  * fsync; whatever goes wrong before, the target is untouched and the temporary file is removed. */
 #ifndef REGRAFT_BASE_FILE_H
@@ -25,6 +25,10 @@ Status mapping_open(Mapping *mapping, const char *path, Error *err);
  * closes the descriptor. */
 Status mapping_open_fd(Mapping *mapping, int fd, const char *path, Error *err);
 void mapping_release(Mapping *mapping);
+/* Installs a handler of SIGBUS for the whole process: for the tool, not for a library's host. */
+void mapping_guard(void);
+/* Whether a mapped file was found shorter than it had been: what was read since is not to be trusted. */
+bool mapping_was_cut(void);
 
 typedef struct AtomicFile {
     FILE *stream;
