@@ -224,10 +224,11 @@ static Status agree(const DataOptions *options, Parts *parts, Error *err)
         if (limit == SIZE_MAX)
             continue;
         set->store->targets[0].classes = set->target_fields[0].classes = limit;
-        set->store->class_names[0] = arena_array(&set->store->arena, const char *, limit + 1);
         const char *const *names = options->classes != NULL ? options->classes : first->store->class_names[0];
+        const char **copies = arena_array(&set->store->arena, const char *, limit + 1);
         for (size_t i = 0; i < limit; i++)
-            set->store->class_names[0][i] = arena_strdup(&set->store->arena, names == NULL ? "" : names[i]);
+            copies[i] = arena_strdup(&set->store->arena, names == NULL ? "" : names[i]);
+        set->store->class_names[0] = copies;
     }
     return STATUS_OK;
 }
