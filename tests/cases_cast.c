@@ -14,5 +14,8 @@ const GradientCase cases_cast[] = {
     {.name = "DequantizeLinear: a table with its scale", .inputs = "uint8[6] q, T s", .nodes = "y = DequantizeLinear(q, s, z)", .wrt = "s", .constants = "uint8 z = {3}", .values = "q=0..9 s=0.1..1"},
     {.name = "DequantizeLinear: a scale a channel", .inputs = "int8[2,3,4] q, T[3] s", .nodes = "y = DequantizeLinear<axis=1>(q, s)", .wrt = "s", .values = "q=-9..9 s=0.1..1"},
     {.name = "QuantizeLinear: forward", .inputs = "T[3,4] x", .nodes = "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s2, z)", .constants = "T s = {0.1}, T s2 = {0.2}, uint8 z = {3}", .values = "x=0..1"},
+    {.name = "QuantizeLinear and DequantizeLinear: one FakeQuantize", .inputs = "T[3,4] x", .nodes = "q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)", .constants = "T s = {0.1}, uint8 z = {3}"},
+    {.name = "FakeQuantize: a scale a channel, int8", .inputs = "T[2,3,4] x", .nodes = "q = QuantizeLinear<axis=1>(x, s, z) y = DequantizeLinear<axis=1>(q, s, z)", .constants = "T[3] s = {0.1, 0.01, 0.5}, int8[3] z = {0, 1, -1}"},
+    {.name = "FakeQuantize: in blocks", .inputs = "T[2,4] x", .nodes = "q = QuantizeLinear<axis=1, block_size=2, output_dtype=3>(x, s) y = DequantizeLinear<axis=1, block_size=2>(q, s)", .constants = "T[2,2] s = {0.1, 0.01, 0.5, 0.3}"},
     {0},
 };
