@@ -365,6 +365,59 @@ static Status fused_conv_expand(Node *node, Builder *b, Error *err)
     return b->status;
 }
 
+/* ---- CausalConvWithState: Concat, depthwise Conv, activation, Slice --------------------------------------------- */
+
+static Status causal_conv_infer(Node *node, Error *err)
+{
+    const Type *x = &node->inputs[0]->type, *w = &node->inputs[1]->type;
+    if (x->rank != 3 || w->rank != 3 || w->dims[0] != x->dims[1] || w->dims[1] != 1 || w->dims[2] < 1)
+        return infer_fail(node, err, "input %s with weights %s", type_text(&node->graph->model->arena, x),
+                          type_text(&node->graph->model->arena, w));
+    const int64_t state[] = {x->dims[0], x->dims[1], w->dims[2] - 1};
+    node->outputs[0]->type = *x;
+    if (node_output(node, 1) != NULL)
+        type_set(&node->outputs[1]->type, x->dtype, 3, state);
+    return STATUS_OK;
+}
+
+/* The input behind what came before it: [N, C, k-1 + L]. */
+static Value *causal_padded(Builder *b, const Node *node, int64_t before)
+{
+    Value *x = node->inputs[0], *state = node_input(node, 3);
+    Type type = x->type;
+    if (before == 0)
+        return x;
+    type.dims[2] = before;
+    Value *parts[] = {state != NULL ? state : build_zeros(b, &type), x};
+    return compose_concat(b, parts, 2, 2);
+}
+
+static Status causal_conv_expand(Node *node, Builder *b, Error *err)
+{
+    const char *activation = node_string(node, "activation", "none");
+    const Type *x = &node->inputs[0]->type;
+    int64_t before = node->inputs[1]->type.dims[2] - 1;
+    bool swish = strcmp(activation, "silu") == 0 || strcmp(activation, "swish") == 0;
+    if (!swish && strcmp(activation, "none") != 0)
+        return infer_fail(node, err, "activation '%s' is unknown", activation);
+    Value *padded = causal_padded(b, node, before);
+    Value *inputs[] = {padded, node->inputs[1], node_input(node, 2)};
+    Node *conv = build_node(b, "", "Conv", inputs, inputs[2] != NULL ? 3 : 2, 1);
+    if (conv == NULL)
+        return b->status;
+    node_set_int(conv, "group", x->dims[1]);
+    Value *y = build_finish(b, conv);
+    if (y != NULL && swish)
+        y = build2(b, "Mul", y, build1(b, "Sigmoid", y));
+    Value *state = node_output(node, 1);
+    Value *kept = state == NULL ? NULL : compose_slice(b, padded, 2, x->dims[2], x->dims[2] + before);
+    if (y != NULL)
+        value_replace_uses(node->outputs[0], y);
+    if (kept != NULL)
+        value_replace_uses(state, kept);
+    return b->status;
+}
+
 /* ---- rows ---------------------------------------------------------------------------------------------------- */
 
 const OpDef ops_conv[] = {
@@ -430,6 +483,16 @@ const OpDef ops_conv[] = {
      .eval = conv_eval,
      .prepare = fused_conv_prepare,
      .no_gradient = "made after autodiff, of frozen parts only"},
+    {.name = "CausalConvWithState",
+     .since = 27,
+     .last = 28,
+     .min_inputs = 2,
+     .max_inputs = 4,
+     .min_outputs = 1,
+     .max_outputs = 2,
+     .infer = causal_conv_infer,
+     .eval = eval_expanded,
+     .expand = causal_conv_expand},
     {.domain = "com.microsoft",
      .name = "FusedConv",
      .since = 1,

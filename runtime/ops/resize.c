@@ -28,7 +28,8 @@ typedef enum Coordinates {
     PYTORCH_HALF_PIXEL,
     ALIGN_CORNERS,
     ASYMMETRIC,
-    TF_CROP_AND_RESIZE
+    TF_CROP_AND_RESIZE,
+    TF_HALF_PIXEL_FOR_NN /* opsets 11 and 12 */
 } Coordinates;
 
 typedef enum Mode { MODE_NEAREST, MODE_LINEAR, MODE_CUBIC } Mode;
@@ -60,13 +61,14 @@ static Status choice(const Node *node, const char *attr, const char *absent, con
 static Status read_mode(const Node *node, ResizeMode *m, Error *err)
 {
     static const char *const modes[] = {"nearest", "linear", "cubic"};
-    static const char *const coordinates[] = {"half_pixel",    "half_pixel_symmetric", "pytorch_half_pixel",
-                                              "align_corners", "asymmetric",           "tf_crop_and_resize"};
+    static const char *const coordinates[] = {"half_pixel",          "half_pixel_symmetric", "pytorch_half_pixel",
+                                              "align_corners",       "asymmetric",           "tf_crop_and_resize",
+                                              "tf_half_pixel_for_nn"};
     static const char *const nearest[] = {"round_prefer_floor", "round_prefer_ceil", "floor", "ceil", "simple"};
     int found = 0;
     TRY(choice(node, "mode", "nearest", modes, 3, &found, err));
     m->mode = (Mode)found;
-    TRY(choice(node, "coordinate_transformation_mode", "half_pixel", coordinates, 6, &found, err));
+    TRY(choice(node, "coordinate_transformation_mode", "half_pixel", coordinates, 7, &found, err));
     m->coordinates = (Coordinates)found;
     TRY(choice(node, "nearest_mode", "round_prefer_floor", nearest, 5, &found, err));
     m->nearest = (Nearest)found;
@@ -162,6 +164,8 @@ static double original(const ResizeMode *m, const AxisSpec *a, int64_t o)
         if (a->out > 1)
             return a->start * (in - 1) + x * (a->end - a->start) * (in - 1) / ((double)a->out - 1);
         return 0.5 * (a->start + a->end) * (in - 1);
+    case TF_HALF_PIXEL_FOR_NN:
+        return (x + 0.5) / a->scale;
     }
     return 0;
 }

@@ -78,10 +78,10 @@ static Status read_pads(const Node *node, Window *window, AutoPad *pad, Error *e
     return STATUS_OK;
 }
 
-/* Splits the total between both ends, the odd one at the end for `upper`. */
+/* Splits the total between both ends, the odd one at the end for `upper`. What is missing is missing at the end. */
 static void split_padding(Window *window, int axis, int64_t total, bool upper)
 {
-    window->begin[axis] = upper ? total / 2 : total - total / 2;
+    window->begin[axis] = total < 0 ? 0 : upper ? total / 2 : total - total / 2;
     window->end[axis] = total - window->begin[axis];
 }
 
