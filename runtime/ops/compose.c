@@ -94,6 +94,24 @@ Value *compose_axis(Builder *b, const char *domain, const char *op_type, Value *
     return build_finish(b, node);
 }
 
+Value *compose_strided(Builder *b, Value *x, const int64_t *perm_x, Value *y, const int64_t *perm_y,
+                       const int64_t *perm_out, int out_rank, double alpha)
+{
+    Value *inputs[] = {x, y};
+    Node *node = build_node(b, DOMAIN_INTERNAL, "MatMulStrided", inputs, 2, 1);
+    if (node == NULL)
+        return NULL;
+    if (perm_x != NULL && !perm_is_identity(x->type.rank, perm_x))
+        node_set_ints(node, "perm_a", perm_x, (size_t)x->type.rank);
+    if (perm_y != NULL && !perm_is_identity(y->type.rank, perm_y))
+        node_set_ints(node, "perm_b", perm_y, (size_t)y->type.rank);
+    if (perm_out != NULL && !perm_is_identity(out_rank, perm_out))
+        node_set_ints(node, "perm_y", perm_out, (size_t)out_rank);
+    if (alpha != 1)
+        node_set_float(node, "alpha", (float)alpha);
+    return build_finish(b, node);
+}
+
 void compose_replace(Builder *b, Value *old, Value *made)
 {
     if (b->status == STATUS_OK && old != NULL && old->is_output &&

@@ -18,6 +18,10 @@ Value *compose_reduce(Builder *b, const char *op_type, Value *x, const int64_t *
 /* One output, one integer attribute (axis); in `domain`. Trailing inputs may be NULL. */
 Value *compose_axis(Builder *b, const char *domain, const char *op_type, Value *const *inputs, int count, int axis);
 
+/* MatMulStrided: alpha times the product of x and y as they look through their permutations (NULL: as they are), stored
+ * through perm_out, which has out_rank entries. */
+Value *compose_strided(Builder *b, Value *x, const int64_t *perm_x, Value *y, const int64_t *perm_y,
+                       const int64_t *perm_out, int out_rank, double alpha);
 /* For expansions: every use of `old`, an output of the node being expanded, means `made`, which takes its name when
  * that is a name of the graph's outputs. */
 void compose_replace(Builder *b, Value *old, Value *made);

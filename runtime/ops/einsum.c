@@ -436,17 +436,6 @@ static Value *as_matrices(Builder *b, const Equation *eq, const Factor *f, const
     return compose_reshape(b, source.value, rank, dims);
 }
 
-static Value *strided_product(Builder *b, Value *x, const int64_t *perm_x, Value *y, const int64_t *perm_y)
-{
-    Value *inputs[] = {x, y};
-    Node *node = build_node(b, DOMAIN_INTERNAL, "MatMulStrided", inputs, 2, 1);
-    if (node == NULL)
-        return NULL;
-    node_set_ints(node, "perm_a", perm_x, (size_t)x->type.rank);
-    node_set_ints(node, "perm_b", perm_y, (size_t)y->type.rank);
-    return build_finish(b, node);
-}
-
 /* The product of two factors, summed over what `needed` does not have. Its labels: batch, rows, columns. */
 static Factor contract(Builder *b, const Equation *eq, const Factor *x, const Factor *y, const bool *needed)
 {
@@ -464,7 +453,7 @@ static Factor contract(Builder *b, const Equation *eq, const Factor *x, const Fa
     Value *c = as_matrices(b, eq, y, &roles.batch, &roles.inner, &roles.columns, perm_y);
     if (b->status != STATUS_OK)
         return made;
-    made.value = strided_product(b, a, perm_x, c, perm_y);
+    made.value = compose_strided(b, a, perm_x, c, perm_y, NULL, 0, 1);
     for (int d = 0; d < made.term.rank; d++)
         dims[d] = eq->size[made.term.labels[d]];
     made.value = compose_reshape(b, made.value, made.term.rank, dims);

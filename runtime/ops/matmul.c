@@ -178,25 +178,6 @@ static Status strided_eval(EvalContext *context, Error *err)
 
 /* ---- gradients -------------------------------------------------------------------------------------------- */
 
-/* A MatMulStrided node; permutations may be NULL. */
-static Value *build_strided(Builder *b, Value *x, const int64_t *perm_x, Value *y, const int64_t *perm_y,
-                            const int64_t *perm_out, int out_rank, double alpha)
-{
-    Value *inputs[] = {x, y};
-    Node *node = build_node(b, DOMAIN_INTERNAL, "MatMulStrided", inputs, 2, 1);
-    if (node == NULL)
-        return NULL;
-    if (perm_x != NULL && !perm_is_identity(x->type.rank, perm_x))
-        node_set_ints(node, "perm_a", perm_x, (size_t)x->type.rank);
-    if (perm_y != NULL && !perm_is_identity(y->type.rank, perm_y))
-        node_set_ints(node, "perm_b", perm_y, (size_t)y->type.rank);
-    if (perm_out != NULL && !perm_is_identity(out_rank, perm_out))
-        node_set_ints(node, "perm_y", perm_out, (size_t)out_rank);
-    if (alpha != 1)
-        node_set_float(node, "alpha", (float)alpha);
-    return build_finish(b, node);
-}
-
 /* Both operands and the result of Y = perm_y(alpha A' B'), A' = perm_a(A), as matrices of at least two dims. */
 typedef struct Factors {
     Value *a, *b, *dy;
@@ -257,8 +238,8 @@ static Value *left_gradient(Builder *b, const Factors *f)
     swap_last(f->b->type.rank, f->perm_b, perm_b);
     perm_invert(f->a->type.rank, f->perm_a, perm_out);
     if (same_batches(f->a, f->perm_a, f->dy, perm_dy))
-        return build_strided(b, f->dy, perm_dy, f->b, perm_b, perm_out, f->a->type.rank, f->alpha);
-    Value *full = build_strided(b, f->dy, perm_dy, f->b, perm_b, NULL, 0, f->alpha);
+        return compose_strided(b, f->dy, perm_dy, f->b, perm_b, perm_out, f->a->type.rank, f->alpha);
+    Value *full = compose_strided(b, f->dy, perm_dy, f->b, perm_b, NULL, 0, f->alpha);
     return sum_batches(b, full, f->a, f->perm_a);
 }
 
@@ -280,11 +261,11 @@ static Value *right_gradient(Builder *b, const Factors *f)
     perm_invert(rank, f->perm_b, perm_out);
     if (rank == 2 && f->a->type.rank > 2 && perm_is_identity(f->rank, f->perm_y) &&
         perm_is_identity(f->a->type.rank, f->perm_a))
-        return build_strided(b, flat_rows(b, f->a), swapped, flat_rows(b, f->dy), NULL, perm_out, 2, f->alpha);
+        return compose_strided(b, flat_rows(b, f->a), swapped, flat_rows(b, f->dy), NULL, perm_out, 2, f->alpha);
     swap_last(f->a->type.rank, f->perm_a, perm_a);
     if (same_batches(f->b, f->perm_b, f->dy, perm_dy))
-        return build_strided(b, f->a, perm_a, f->dy, perm_dy, perm_out, rank, f->alpha);
-    Value *full = build_strided(b, f->a, perm_a, f->dy, perm_dy, NULL, 0, f->alpha);
+        return compose_strided(b, f->a, perm_a, f->dy, perm_dy, perm_out, rank, f->alpha);
+    Value *full = compose_strided(b, f->a, perm_a, f->dy, perm_dy, NULL, 0, f->alpha);
     return sum_batches(b, full, f->b, f->perm_b);
 }
 
@@ -460,7 +441,7 @@ static Status fused_expand(Node *node, Builder *b, Error *err)
     fused_perm(node, x->type.rank, "transA", "transBatchA", perm_a);
     fused_perm(node, y->type.rank, "transB", "transBatchB", perm_b);
     if (x->type.rank >= 2 && y->type.rank >= 2)
-        result = build_strided(b, x, perm_a, y, perm_b, NULL, 0, alpha);
+        result = compose_strided(b, x, perm_a, y, perm_b, NULL, 0, alpha);
     else
         result = compose_scale(b, build2(b, "MatMul", compose_transpose(b, x, perm_a), compose_transpose(b, y, perm_b)),
                                alpha);

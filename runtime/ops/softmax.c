@@ -81,9 +81,10 @@ static Status softmax_upgrade(Node *node, Error *err)
             sum += exp((double)x[i * stride] - max);                                                                   \
         for (int64_t i = 0; i < n; i++) {                                                                              \
             double above = (double)x[i * stride] - max;                                                                \
-            y[i * stride] = kind == SOFTMAX_PLAIN ? (TYPE)(exp(above) / sum)                                           \
-                            : kind == SOFTMAX_LOG ? (TYPE)(above - log(sum))                                           \
-                                                  : (TYPE)(i == top);                                                  \
+            y[i * stride] = kind == SOFTMAX_HARD                                 ? (TYPE)(i == top)                    \
+                            : kind == SOFTMAX_LOG                                ? (TYPE)(above - log(sum))            \
+                            : kind == SOFTMAX_MASKED && max == (double)-INFINITY ? (TYPE)0                             \
+                                                                                 : (TYPE)(exp(above) / sum);           \
         }                                                                                                              \
     }                                                                                                                  \
     static void softmax_grad_line_##NAME(SoftmaxKind kind, const TYPE *dy, const TYPE *y, TYPE *dx, int64_t n,         \
@@ -128,6 +129,11 @@ static Status softmax_eval(EvalContext *context, Error *err)
 static Status log_softmax_eval(EvalContext *context, Error *err)
 {
     return softmax_eval_kind(context, SOFTMAX_LOG, err);
+}
+
+static Status masked_softmax_eval(EvalContext *context, Error *err)
+{
+    return softmax_eval_kind(context, SOFTMAX_MASKED, err);
 }
 
 static Status hardmax_eval(EvalContext *context, Error *err)
@@ -192,12 +198,16 @@ static Status log_softmax_grad(GradContext *context, Error *err)
 
 /* ---- planned kernels: contiguous rows -------------------------------------------------------------------------- */
 
-VECTOR_CLONES static void softmax_row(const float *x, float *y, int64_t n)
+VECTOR_CLONES static void softmax_row(const float *x, float *y, int64_t n, bool masked)
 {
     float max = x[0], sum = 0;
 #pragma omp simd reduction(max : max)
     for (int64_t i = 0; i < n; i++)
         max = x[i] > max ? x[i] : max;
+    if (masked && max == -INFINITY) {
+        memset(y, 0, (size_t)n * sizeof *y);
+        return;
+    }
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) {
         float e = vector_exp(x[i] - max);
@@ -260,12 +270,16 @@ VECTOR_CLONES static void column_sums(const float *x, int64_t n, int64_t stride,
             sum[j] += vector_exp(x[i * stride + j] - max[j]);
 }
 
-VECTOR_CLONES static void softmax_columns(const float *x, float *y, int64_t n, int64_t stride, int64_t width)
+VECTOR_CLONES static void softmax_columns(const float *x, float *y, int64_t n, int64_t stride, int64_t width,
+                                          bool masked)
 {
     float max[COLUMNS], sum[COLUMNS];
     column_sums(x, n, stride, width, max, sum);
-    for (int64_t j = 0; j < width; j++)
-        sum[j] = 1.0F / sum[j];
+    for (int64_t j = 0; j < width; j++) {
+        bool empty = masked && max[j] == -INFINITY;
+        max[j] = empty ? 0.0F : max[j];
+        sum[j] = empty ? 0.0F : 1.0F / sum[j];
+    }
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j < width; j++)
             y[i * stride + j] = vector_exp(x[i * stride + j] - max[j]) * sum[j];
@@ -321,14 +335,15 @@ static void softmax_rows(int64_t begin, int64_t end, void *context)
     const SoftmaxWork *w = context;
     int64_t n = w->span.n;
     for (int64_t i = begin * n; i < end * n; i += n) {
-        if (w->y == NULL && w->kind == SOFTMAX_PLAIN)
-            softmax_row(w->x + i, w->to + i, n);
-        else if (w->y == NULL)
+        bool log = w->kind == SOFTMAX_LOG;
+        if (w->y == NULL && log)
             log_softmax_row(w->x + i, w->to + i, n);
-        else if (w->kind == SOFTMAX_PLAIN)
-            softmax_grad_row(w->x + i, w->y + i, w->to + i, n);
-        else
+        else if (w->y == NULL)
+            softmax_row(w->x + i, w->to + i, n, w->kind == SOFTMAX_MASKED);
+        else if (log)
             log_softmax_grad_row(w->x + i, w->y + i, w->to + i, n);
+        else
+            softmax_grad_row(w->x + i, w->y + i, w->to + i, n);
     }
 }
 
@@ -339,14 +354,15 @@ static void softmax_blocks(int64_t begin, int64_t end, void *context)
     for (int64_t b = begin; b < end; b++) {
         int64_t column = b % blocks * COLUMNS, at = b / blocks * n * inner + column;
         int64_t width = inner - column < COLUMNS ? inner - column : COLUMNS;
-        if (w->y == NULL && w->kind == SOFTMAX_PLAIN)
-            softmax_columns(w->x + at, w->to + at, n, inner, width);
-        else if (w->y == NULL)
+        bool log = w->kind == SOFTMAX_LOG;
+        if (w->y == NULL && log)
             log_softmax_columns(w->x + at, w->to + at, n, inner, width);
-        else if (w->kind == SOFTMAX_PLAIN)
-            softmax_grad_columns(w->x + at, w->y + at, w->to + at, n, inner, width);
-        else
+        else if (w->y == NULL)
+            softmax_columns(w->x + at, w->to + at, n, inner, width, w->kind == SOFTMAX_MASKED);
+        else if (log)
             log_softmax_grad_columns(w->x + at, w->y + at, w->to + at, n, inner, width);
+        else
+            softmax_grad_columns(w->x + at, w->y + at, w->to + at, n, inner, width);
     }
 }
 
@@ -397,6 +413,11 @@ static Status softmax_prepare(PlanContext *context, Error *err)
     return prepare_kind(context, SOFTMAX_PLAIN, err);
 }
 
+static Status masked_softmax_prepare(PlanContext *context, Error *err)
+{
+    return prepare_kind(context, SOFTMAX_MASKED, err);
+}
+
 static Status log_softmax_prepare(PlanContext *context, Error *err)
 {
     return prepare_kind(context, SOFTMAX_LOG, err);
@@ -434,6 +455,15 @@ const OpDef ops_softmax[] = {
      .eval = hardmax_eval,
      .upgrade = softmax_upgrade,
      .no_gradient = "a step function: its gradient is zero wherever it exists"},
+    {.domain = DOMAIN_INTERNAL,
+     .name = "MaskedSoftmax",
+     UNARY,
+     .traits = OP_IN_PLACE,
+     .infer = softmax_infer,
+     .eval = masked_softmax_eval,
+     .grad = softmax_grad,
+     .prepare = masked_softmax_prepare,
+     .no_case = "internal; part of Attention"},
     {.domain = DOMAIN_INTERNAL,
      .name = "SoftmaxGrad",
      BINARY,

@@ -11,7 +11,8 @@ typedef struct Span {
 
 Span span_around(int axis, int rank, const int64_t *dims);
 
-typedef enum SoftmaxKind { SOFTMAX_PLAIN, SOFTMAX_LOG, SOFTMAX_HARD } SoftmaxKind;
+/* MASKED: a line of minus infinities gives zeros instead of NaN, as attention wants it. */
+typedef enum SoftmaxKind { SOFTMAX_PLAIN, SOFTMAX_LOG, SOFTMAX_HARD, SOFTMAX_MASKED } SoftmaxKind;
 
 /* On the pool: `to` = softmax or log softmax of `x` along the span; with `y` (outputs of the forward) `x` is dY and
  * `to` its dX. `to` may be `x`. Not for SOFTMAX_HARD. */
