@@ -334,6 +334,8 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
     TRY(pass_infer(graph, options->bindings, options->binding_count, err));
     TRY(pass_clean(graph, err));
     TRY(checked(graph, "infer", err));
+    TRY(pass_expand(graph, err));
+    TRY(checked(graph, "expand", err));
     if (!options->no_fuse)
         TRY(pass_fuse(graph, err));
     TRY(checked(graph, "fuse", err));

@@ -298,15 +298,19 @@ static Status attention_expand(Node *node, Builder *b, Error *err)
 {
     AttentionShape s;
     TRY(attention_shape(node, &s, err));
-    DType dtype = node->inputs[IN_Q]->type.dtype;
-    Core core = {.q = heads_of(b, node->inputs[IN_Q], s.q_heads),
-                 .k = heads_of(b, node->inputs[IN_K], s.kv_heads),
-                 .v = heads_of(b, compose_cast(b, node->inputs[IN_V], dtype), s.kv_heads),
+    Value *q = compose_widen(b, node->inputs[IN_Q]), *k = compose_widen(b, node->inputs[IN_K]);
+    DType dtype = q != NULL ? q->type.dtype : DTYPE_UNDEFINED;
+    Value *v = compose_cast(b, node->inputs[IN_V], dtype);
+    if (b->status != STATUS_OK)
+        return b->status;
+    Core core = {.q = heads_of(b, q, s.q_heads),
+                 .k = heads_of(b, k, s.kv_heads),
+                 .v = heads_of(b, v, s.kv_heads),
                  .scale = (double)node_float(node, "scale", (float)(1 / sqrt((double)s.size))),
                  .softcap = (double)node_float(node, "softcap", 0)};
     bool cached = node_input(node, IN_PAST_KEY) != NULL || node_output(node, 1) != NULL || node_output(node, 2) != NULL;
     if (cached && b->status == STATUS_OK) {
-        core.k = with_past(b, core.k, node_input(node, IN_PAST_KEY));
+        core.k = with_past(b, core.k, compose_cast(b, node_input(node, IN_PAST_KEY), dtype));
         core.v = with_past(b, core.v, compose_cast(b, node_input(node, IN_PAST_VALUE), dtype));
     }
     core.bias = attention_bias(b, node, &s, dtype);
@@ -316,8 +320,7 @@ static Status attention_expand(Node *node, Builder *b, Error *err)
         return b->status;
     compose_replace(b, node->outputs[0], compose_like(b, core.y, node->outputs[0]));
     compose_replace(b, node_output(node, 1), core.k.value);
-    if (node_output(node, 2) != NULL)
-        compose_replace(b, node->outputs[2], compose_cast(b, core.v.value, node->outputs[2]->type.dtype));
+    compose_replace(b, node_output(node, 2), core.v.value);
     compose_replace(b, node_output(node, 3), scores_output(node, &core));
     return b->status;
 }
@@ -386,8 +389,10 @@ static Value *rotate(Builder *b, const Rotary *r)
  * tables). */
 static Status rotary_heads(const Node *node, Builder *b, Value *tables, Rotary *r, Error *err)
 {
-    Value *x = node->inputs[0];
+    Value *x = compose_widen(b, node->inputs[0]);
     int64_t count = node_int(node, "num_heads", 0);
+    if (x == NULL)
+        return b->status;
     r->size = node_int(node, "rotary_embedding_dim", 0);
     r->interleaved = node_int(node, "interleaved", 0) != 0;
     r->packed = x->type.rank == 3;
@@ -414,6 +419,7 @@ static Status rotary_finish(Node *node, Builder *b, const Rotary *r)
 
 static Value *gathered(Builder *b, Value *table, Value *positions)
 {
+    table = compose_widen(b, table);
     return positions == NULL ? table : build2(b, "Gather", table, positions);
 }
 

@@ -54,6 +54,12 @@ Value *compose_cast(Builder *b, Value *x, DType dtype)
     return build_finish(b, node);
 }
 
+Value *compose_widen(Builder *b, Value *x)
+{
+    bool narrow = x != NULL && (x->type.dtype == DTYPE_F16 || x->type.dtype == DTYPE_BF16);
+    return narrow ? compose_cast(b, x, DTYPE_F32) : b->status == STATUS_OK ? x : NULL;
+}
+
 Value *compose_scale(Builder *b, Value *x, double factor)
 {
     if (b->status != STATUS_OK || x == NULL || factor == 1)
@@ -114,6 +120,8 @@ Value *compose_strided(Builder *b, Value *x, const int64_t *perm_x, Value *y, co
 
 void compose_replace(Builder *b, Value *old, Value *made)
 {
+    if (b->status == STATUS_OK && old != NULL && old->type.dtype != DTYPE_UNDEFINED)
+        made = compose_cast(b, made, old->type.dtype);
     if (b->status == STATUS_OK && old != NULL && old->is_output &&
         (made->is_output || made->is_input || made->producer == NULL))
         made = build1(b, "Identity", made);
@@ -213,7 +221,8 @@ static Status run_expanded(Graph *graph, EvalContext *context, Error *err)
 Status eval_expanded(EvalContext *context, Error *err)
 {
     if (context->run_graph == NULL)
-        return eval_fail(context, err, "is a composite and needs the interpreter");
+        return fail(err, STATUS_UNSUPPORTED, "%s: is a composite that only the interpreter evaluates whole",
+                    node_text(context->node));
     const Model *from = context->node->graph->model;
     Model *model = model_new(from->ops);
     model_set_opset(model, "", OPSET_NEWEST);

@@ -10,6 +10,7 @@ Value *compose_like(Builder *b, Value *x, const Value *like);        /* reshaped
 Value *compose_transpose(Builder *b, Value *x, const int64_t *perm); /* perm has x's rank */
 Value *compose_expand(Builder *b, Value *x, int rank, const int64_t *dims);
 Value *compose_cast(Builder *b, Value *x, DType dtype);
+Value *compose_widen(Builder *b, Value *x); /* f16 and bf16 to f32: expansions compute in f32, as evals do */
 Value *compose_scale(Builder *b, Value *x, double factor); /* x * factor */
 Value *compose_slice(Builder *b, Value *x, int axis, int64_t begin, int64_t end);
 Value *compose_concat(Builder *b, Value *const *parts, int count, int axis);

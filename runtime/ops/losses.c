@@ -245,10 +245,13 @@ static Status onnx_loss_infer(Node *node, Error *err)
     return STATUS_OK;
 }
 
-/* Scores -> LogSoftmax -> NegativeLogLikelihoodLoss, as the operator's text defines it. */
+/* Scores -> LogSoftmax -> NegativeLogLikelihoodLoss, as the operator's text defines it. Narrow floats stay one
+ * operator, which rounds only once. */
 static Status onnx_cross_entropy_expand(Node *node, Builder *b, Error *err)
 {
     (void)err;
+    if (node->inputs[0]->type.dtype != DTYPE_F32 && node->inputs[0]->type.dtype != DTYPE_F64)
+        return STATUS_OK;
     Value *log_prob = compose_axis(b, "", "LogSoftmax", &node->inputs[0], 1, 1);
     Value *inputs[] = {log_prob, node->inputs[1], node_input(node, 2)};
     Node *pick = build_node(b, "", "NegativeLogLikelihoodLoss", inputs, 3, 1);
