@@ -21,7 +21,7 @@ static void look_at_parameters(Check *check)
     }
     if (folded > 0)
         check_add(check, CODE_FOLDED_TABLE, NULL,
-                  "%zu computed by the exporter ('%s'%s) may fix a length: not trained unless named",
+                  "%zu tables ('%s'%s) were computed by the exporter and may fix a length: not trained unless named",
                   folded, first_folded, folded > 1 ? ", ..." : "");
     if (untied > 0)
         check_add(check, CODE_UNTIED, NULL,

@@ -25,6 +25,33 @@ static bool carries_gradient(const Value *value)
     return value != NULL && value->type.kind == TYPE_TENSOR && dtype_is_float(value->type.dtype);
 }
 
+/* A body (If, Loop, Scan) reads the values around it without listing them as inputs. */
+static bool body_reads_active(const Reverse *r, const Graph *body)
+{
+    for (size_t i = 0; i < body->output_count; i++)
+        if (body->outputs[i]->graph == r->graph && map_has(&r->active, body->outputs[i]->name))
+            return true;
+    for (const Node *node = body->first; node != NULL; node = node->next) {
+        for (int i = 0; i < node->input_count; i++) {
+            const Value *value = node->inputs[i];
+            if (value != NULL && value->graph == r->graph && map_has(&r->active, value->name))
+                return true;
+        }
+        for (size_t i = 0; i < node->attr_count; i++)
+            if (node->attrs[i]->g != NULL && body_reads_active(r, node->attrs[i]->g))
+                return true;
+    }
+    return false;
+}
+
+static bool captures_active(const Reverse *r, const Node *node)
+{
+    for (size_t i = 0; i < node->attr_count; i++)
+        if (node->attrs[i]->g != NULL && body_reads_active(r, node->attrs[i]->g))
+            return true;
+    return false;
+}
+
 /* Forward: what depends on wrt. */
 static void mark_active(Reverse *r, Value *const *wrt, size_t count)
 {
@@ -32,7 +59,7 @@ static void mark_active(Reverse *r, Value *const *wrt, size_t count)
     for (size_t i = 0; i < count; i++)
         map_set(&r->active, wrt[i]->name, wrt[i]);
     for (Node *node = r->graph->first; node != NULL; node = node->next) {
-        bool depends = false;
+        bool depends = captures_active(r, node);
         for (int i = 0; i < node->input_count; i++)
             depends |= node->inputs[i] != NULL && map_has(&r->active, node->inputs[i]->name);
         for (int i = 0; i < node->output_count && depends; i++)
@@ -62,14 +89,6 @@ static bool is_on_path(const Reverse *r, const Node *node)
     return from;
 }
 
-static bool has_uses(const Node *node)
-{
-    bool used = false;
-    for (int i = 0; i < node->output_count; i++)
-        used |= node->outputs[i] != NULL && (node->outputs[i]->use_count > 0 || node->outputs[i]->is_output);
-    return used;
-}
-
 /* Composites on the path become operators that have gradients. An expansion may contain composites again. */
 static Status expand_composites(Reverse *r, const Value *loss, Value *const *wrt, size_t count)
 {
@@ -81,12 +100,10 @@ static Status expand_composites(Reverse *r, const Value *loss, Value *const *wrt
             next = node->next;
             if (!is_on_path(r, node) || node->op == NULL || node->op->grad != NULL || node->op->expand == NULL)
                 continue;
-            Builder b = builder_at(r->graph, node, node->name, r->err);
-            TRY(node->op->expand(node, &b, r->err));
-            TRY(b.status);
-            if (has_uses(node)) /* declined: differentiate() says why there is no gradient */
+            Node *behind = next;
+            TRY(node_expand(node, &next, r->err));
+            if (next == behind) /* declined: differentiate() says why there is no gradient */
                 continue;
-            node_remove(node);
             changed = true;
         }
         if (!changed)
@@ -152,7 +169,7 @@ static Status differentiate(Reverse *r, Node *node)
     Value **dy = arena_array(&r->arena, Value *, (size_t)outputs + 1);
     Value **dx = arena_array(&r->arena, Value *, (size_t)inputs + 1);
     bool *wants = arena_array(&r->arena, bool, (size_t)inputs + 1);
-    bool arrived = false, wanted = false;
+    bool arrived = false, wanted = captures_active(r, node);
     for (int i = 0; i < outputs; i++) {
         if (node->outputs[i] != NULL)
             TRY(total(r, node->outputs[i], &dy[i]));

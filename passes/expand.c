@@ -2,6 +2,8 @@
  * does: rewrites every node whose row has an `expand` and no planned kernel of its own, in bodies too; an expansion may
  * contain composites again. An expansion that leaves the outputs as they are has declined. needs: inferred shapes.
  * keeps: graph outputs with their names. breaks: nothing. */
+#include <string.h>
+
 #include "passes/passes.h"
 
 static bool is_composite(const Node *node)
@@ -21,18 +23,41 @@ static Status expand_bodies(Node *node, Error *err)
     return STATUS_OK;
 }
 
+/* Graph output `index`, once named `name`, is computed by another value now: that one takes the name if it is new
+ * (its producer stands between `previous` and `end`), else it is passed on under it. */
+static Status keep_name(Graph *graph, size_t index, const char *name, const Node *previous, Node *end, Error *err)
+{
+    Value *value = graph->outputs[index];
+    if (strcmp(value->name, name) == 0 || graph_find(graph, name) != NULL)
+        return STATUS_OK;
+    for (const Node *node = previous != NULL ? previous->next : graph->first; node != end; node = node->next)
+        if (value->producer == node) {
+            graph_rename_value(graph, value, name);
+            return STATUS_OK;
+        }
+    Node *same = graph_add_node(graph, end, "", "Identity", OPSET_NEWEST, name, &value, 1, 0);
+    graph_replace_output(graph, index, node_add_output(same, name));
+    return node_infer(same, err);
+}
+
 /* The node is replaced by what was put before it, where the walk goes on, so that composites within are met. */
-static Status expand_node(Node *node, Node **next, Error *err)
+Status node_expand(Node *node, Node **next, Error *err)
 {
     Graph *graph = node->graph;
     Node *previous = node->previous;
+    Node *end = node->next;
     Builder b = builder_at(graph, node, node->name, err);
+    const char **names = arena_array(&graph->model->arena, const char *, graph->output_count + 1);
+    for (size_t i = 0; i < graph->output_count; i++)
+        names[i] = graph->outputs[i]->name;
     TRY(node->op->expand(node, &b, err));
     TRY(b.status);
     for (int i = 0; i < node->output_count; i++)
         if (node->outputs[i] != NULL && (node->outputs[i]->use_count > 0 || node->outputs[i]->is_output))
             return STATUS_OK;
     node_remove(node);
+    for (size_t i = 0; i < graph->output_count; i++)
+        TRY(keep_name(graph, i, names[i], previous, end, err));
     *next = previous != NULL ? previous->next : graph->first;
     return STATUS_OK;
 }
@@ -46,7 +71,34 @@ Status pass_expand(Graph *graph, Error *err)
         for (int i = 0; i < node->input_count; i++)
             known = known && (node->inputs[i] == NULL || type_known(&node->inputs[i]->type));
         if (known && is_composite(node))
-            TRY(expand_node(node, &next, err));
+            TRY(node_expand(node, &next, err));
+    }
+    return STATUS_OK;
+}
+
+static bool inputs_known(const Node *node)
+{
+    for (int i = 0; i < node->input_count; i++)
+        if (node->inputs[i] != NULL && !type_known(&node->inputs[i]->type))
+            return false;
+    return true;
+}
+
+Status pass_unroll(Graph *graph, Error *err)
+{
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (Node *node = graph->first, *next; node != NULL; node = next) {
+            next = node->next;
+            bool body = node->op != NULL && node->op->expand != NULL && (node->op->traits & OP_BODY) != 0;
+            if (!body || !inputs_known(node))
+                continue;
+            size_t before = graph->node_count;
+            TRY(node_expand(node, &next, err));
+            changed |= graph->node_count != before;
+        }
+        if (changed)
+            TRY(pass_infer_known(graph, err));
     }
     return STATUS_OK;
 }

@@ -57,6 +57,11 @@ Status shapes_symbolic(Model *document, const Node **baked, Error *err);
 /* does: rewrites nodes whose row has an `expand` and no planned kernel (Attention, Einsum, ...) into simpler operators.
  * needs: inferred shapes. Autodiff expands by itself what it meets; plans for inference need this pass. */
 Status pass_expand(Graph *graph, Error *err);
+/* The same for one node; *next becomes the first of its successors, and stays as it is when the row declines. */
+Status node_expand(Node *node, Node **next, Error *err);
+/* does: writes out the bodies of If, Loop and Scan where the number of turns is known, and infers what follows. What cannot be
+ * written out stays. needs: inferred shapes. Training needs it before the loss; without it a body is run by the interpreter. */
+Status pass_unroll(Graph *graph, Error *err);
 
 /* ---- clean.c: dead code, Identity, untie, ties ---------------------------------------------------------- */
 

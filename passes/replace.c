@@ -72,12 +72,10 @@ static void retype(Value *value, const Head *head, const HeadSpec *spec)
         return;
     }
     int axis = head->spatial ? 1 : type->rank - 1;
-    if (type->rank >= 2 && (type->dims[axis] == head->class_count || type->dims[axis] < 0)) {
+    if (type->rank >= 2 && type->dims[axis] == head->class_count)
         type->dims[axis] = spec->classes;
-        type->symbols[axis] = NULL;
-    } else {
+    else
         type->rank = -1;
-    }
 }
 
 static void refit_tail(Graph *graph, Value *scores, const Head *head, const HeadSpec *spec)

@@ -1,6 +1,66 @@
-/* Gradient cases of runtime/ops/join.c; the form is explained in gradient_cases.h. */
+/* Gradient cases of runtime/ops/join.c, pad.c and rearrange.c; the form is explained in gradient_cases.h. */
 #include "tests/gradient_cases.h"
 
+/* clang-format off */
 const GradientCase cases_join[] = {
+    {.name = "Concat: 1-D", .inputs = "T[2] a, T[2] b, T[2] c", .nodes = "y = Concat<axis=0>(a, b, c)", .wrt = "a b c"},
+    {.name = "Concat: 2-D", .inputs = "T[2,2] a, T[2,2] b, T[2,2] c", .nodes = "y = Concat<axis=1>(a, b, c)", .wrt = "a b c"},
+    {.name = "Concat: 3-D", .inputs = "T[1,2,3] a, T[1,2,3] b, T[1,2,3] c", .nodes = "y = Concat<axis=2>(a, b, c)", .wrt = "a b c"},
+    {.name = "Concat: different shapes", .inputs = "T[2,2] a, T[2,4] b", .nodes = "y = Concat<axis=1>(a, b)", .wrt = "a b"},
+    {.name = "Concat: negative axis", .inputs = "T[2,2] a, T[2,4] b", .nodes = "y = Concat<axis=-1>(a, b)", .wrt = "a b"},
+    {.name = "Concat: one input, one of them empty", .inputs = "T[2,0] a, T[2,3] b", .nodes = "h = Concat<axis=1>(a, b) y = Concat<axis=0>(h)", .wrt = "a b"},
+    {.name = "Concat: the same value twice", .inputs = "T[2,3] a", .nodes = "y = Concat<axis=0>(a, a)", .wrt = "a"},
+    {.name = "Concat: channels in blocks", .inputs = "T[2,32,3,3] x, T[32,32,1,1] w, T[16,32,1,1] v", .nodes = "a = Conv(x, w) b = Conv(x, v) y = Concat<axis=1>(a, b)", .wrt = "x w v"},
+    {.name = "Concat: channels that fill no block", .inputs = "T[2,3,3,3] x, T[5,3,1,1] w, T[7,3,1,1] v", .nodes = "a = Conv(x, w) b = Conv(x, v) y = Concat<axis=1>(a, b)", .wrt = "x w v"},
+    {.name = "Concat: channel tensors along width", .inputs = "T[2,16,3,3] x, T[32,16,1,1] w", .nodes = "a = Conv(x, w) y = Concat<axis=3>(a, a)", .wrt = "x w"},
+    {.name = "Concat: opset 3 default axis", .opsets = "\"\" : 3", .inputs = "T[2,2] a, T[2,1] b", .nodes = "y = Concat(a, b)", .wrt = "a b"},
+
+    {.name = "Split: three equal", .inputs = "T[9,5] x", .nodes = "y, z, w = Split<axis=0, num_outputs=3>(x)", .outputs = "y z w", .wrt = "x"},
+    {.name = "Split: the last is smaller", .inputs = "T[2,7] x", .nodes = "y, z, w = Split<axis=-1, num_outputs=3>(x)", .outputs = "y z w", .wrt = "x"},
+    {.name = "Split: sizes", .inputs = "T[2,6,2] x", .constants = "int64[3] s = {1, 3, 2}", .nodes = "y, z, w = Split<axis=1>(x, s)", .outputs = "y z w", .wrt = "x"},
+    {.name = "Split: one output unused", .inputs = "T[6,2] x", .constants = "int64[3] s = {1, 3, 2}", .nodes = "y, z, w = Split(x, s)", .outputs = "y w", .wrt = "x"},
+    {.name = "Split: an empty part", .inputs = "T[3,2] x", .constants = "int64[2] s = {3, 0}", .nodes = "y, z = Split(x, s)", .outputs = "y z", .wrt = "x"},
+    {.name = "Split: opset 11 attribute", .opsets = "\"\" : 11", .inputs = "T[4,2] x", .nodes = "y, z = Split<split=[1,3]>(x)", .outputs = "y z", .wrt = "x"},
+    {.name = "Split: channels in blocks", .inputs = "T[2,16,3,3] x, T[48,16,1,1] w", .constants = "int64[2] s = {16, 32}", .nodes = "h = Conv(x, w) y, z = Split<axis=1>(h, s)", .outputs = "y z", .wrt = "x w"},
+    {.name = "Split: channels through a block", .inputs = "T[2,16,3,3] x, T[32,16,1,1] w", .constants = "int64[2] s = {12, 20}", .nodes = "h = Conv(x, w) y, z = Split<axis=1>(h, s)", .outputs = "y z", .wrt = "x w"},
+    {.name = "Split: a qkv projection", .inputs = "T[2,5,24] x", .nodes = "y, z, w = Split<axis=2, num_outputs=3>(x)", .outputs = "y z w", .wrt = "x"},
+
+    {.name = "Slice: defaults", .inputs = "T[2,4] x", .constants = "int64[2] s = {1, 0}, int64[2] e = {2, 3}", .nodes = "y = Slice(x, s, e)", .wrt = "x"},
+    {.name = "Slice: all inputs, end out of bounds", .inputs = "T[2,4] x", .constants = "int64[2] s = {1, 0}, int64[2] e = {9, 3}, int64[2] a = {0, 1}, int64[2] t = {1, 2}", .nodes = "y = Slice(x, s, e, a, t)", .wrt = "x"},
+    {.name = "Slice: 3-D", .inputs = "T[2,4,2] x", .constants = "int64[2] s = {1, 0}, int64[2] e = {2, 3}, int64[2] a = {0, 1}, int64[2] t = {1, 2}", .nodes = "y = Slice(x, s, e, a, t)", .wrt = "x"},
+    {.name = "Slice: negative axis, start and end", .inputs = "T[3,5] x", .constants = "int64[1] s = {-4}, int64[1] e = {-1}, int64[1] a = {-1}", .nodes = "y = Slice(x, s, e, a)", .wrt = "x"},
+    {.name = "Slice: backwards", .inputs = "T[3,5] x", .constants = "int64[2] s = {-1, 4}, int64[2] e = {-9, 0}, int64[2] a = {0, 1}, int64[2] t = {-1, -2}", .nodes = "y = Slice(x, s, e, a, t)", .wrt = "x"},
+    {.name = "Slice: empty", .inputs = "T[3,5] x", .constants = "int64[1] s = {2}, int64[1] e = {1}", .nodes = "y = Slice(x, s, e)", .wrt = "x"},
+    {.name = "Slice: opset 9 attributes", .opsets = "\"\" : 9", .inputs = "T[3,5] x", .nodes = "y = Slice<axes=[1], starts=[1], ends=[4]>(x)", .wrt = "x"},
+    {.name = "Slice: channels in blocks", .inputs = "T[2,16,4,4] x, T[48,16,1,1] w", .constants = "int64[3] s = {16, 1, 0}, int64[3] e = {48, 3, 4}, int64[3] a = {1, 2, 3}, int64[3] t = {1, 1, 2}", .nodes = "h = Conv(x, w) y = Slice(h, s, e, a, t)", .wrt = "x w"},
+    {.name = "Slice: channels through a block", .inputs = "T[2,16,3,3] x, T[32,16,1,1] w", .constants = "int64[1] s = {3}, int64[1] e = {20}, int64[1] a = {1}", .nodes = "h = Conv(x, w) y = Slice(h, s, e, a)", .wrt = "x w"},
+    {.name = "Slice: shifted windows rolled back", .inputs = "T[1,4,4,3] x", .constants = "int64[1] b = {2}, int64[1] z = {0}, int64[1] m = {100}, int64[1] a = {1}", .nodes = "p = Slice(x, b, m, a) q = Slice(x, z, b, a) y = Concat<axis=1>(p, q)", .wrt = "x"},
+
+    {.name = "Pad: constant", .inputs = "T[2,3,4] x", .constants = "int64[6] p = {0, 1, 2, 1, 0, 3}", .nodes = "y = Pad(x, p)", .wrt = "x"},
+    {.name = "Pad: constant with a value", .inputs = "T[2,3] x, T c", .constants = "int64[4] p = {0, 1, 1, 0}", .nodes = "y = Pad(x, p, c)", .wrt = "x c"},
+    {.name = "Pad: negative pads crop", .inputs = "T[4,5] x, T[1] c", .constants = "int64[4] p = {-1, 2, 1, -2}", .nodes = "y = Pad(x, p, c)", .wrt = "x c"},
+    {.name = "Pad: axes", .inputs = "T[2,3,4] x", .constants = "int64[2] p = {1, 2}, int64[1] a = {-2}", .nodes = "y = Pad(x, p, , a)", .wrt = "x"},
+    {.name = "Pad: reflect", .inputs = "T[2,4,5] x", .constants = "int64[6] p = {0, 2, 1, 0, 3, 4}", .nodes = "y = Pad<mode=\"reflect\">(x, p)", .wrt = "x"},
+    {.name = "Pad: edge", .inputs = "T[2,3,4] x", .constants = "int64[6] p = {1, 2, 1, 0, 3, 0}", .nodes = "y = Pad<mode=\"edge\">(x, p)", .wrt = "x"},
+    {.name = "Pad: wrap", .inputs = "T[3,4] x", .constants = "int64[4] p = {2, 1, 4, 3}", .nodes = "y = Pad<mode=\"wrap\">(x, p)", .wrt = "x"},
+    {.name = "Pad: nothing", .inputs = "T[2,3] x", .constants = "int64[4] p = {0, 0, 0, 0}", .nodes = "y = Pad(x, p)", .wrt = "x"},
+    {.name = "Pad: of an empty tensor", .inputs = "T[0,3] x", .constants = "int64[4] p = {1, 0, 1, 0}", .nodes = "y = Pad(x, p)", .wrt = "x"},
+    {.name = "Pad: rank 0", .inputs = "T x", .constants = "int64[0] p = {}", .nodes = "y = Pad(x, p)", .wrt = "x"},
+    {.name = "Pad: a channel tensor before a convolution", .inputs = "T[2,16,4,4] x, T[16,16,1,1] w, T[16,16,3,3] v", .constants = "int64[8] p = {0, 0, 0, 1, 0, 0, 1, 0}", .nodes = "h = Conv(x, w) q = Pad(h, p) y = Conv(q, v)", .wrt = "x w v"},
+    {.name = "Pad: channels (ResNet option A)", .inputs = "T[2,16,4,4] x, T[16,16,1,1] w", .constants = "int64[8] p = {0, 8, 0, 0, 0, 8, 0, 0}", .nodes = "h = Conv(x, w) y = Pad(h, p)", .wrt = "x w"},
+    {.name = "Pad: reflect around a channel tensor", .inputs = "T[1,16,4,4] x, T[16,16,1,1] w", .constants = "int64[8] p = {0, 0, 1, 1, 0, 0, 1, 1}", .nodes = "h = Conv(x, w) y = Pad<mode=\"reflect\">(h, p)", .wrt = "x w"},
+    {.name = "Pad: opset 2 attributes", .opsets = "\"\" : 2", .inputs = "T[2,3] x", .nodes = "y = Pad<pads=[0,1,0,2], value=0.5>(x)", .wrt = "x"},
+    {.name = "CenterCropPad: crop and pad", .inputs = "T[5,3,4] x", .constants = "int64[2] s = {2, 7}", .nodes = "y = CenterCropPad<axes=[0,-1]>(x, s)", .wrt = "x"},
+
+    {.name = "Trilu: upper", .inputs = "T[2,3,4] x", .nodes = "y = Trilu(x)", .wrt = "x"},
+    {.name = "Trilu: lower with offset", .inputs = "T[4,3] x", .constants = "int64 k = {1}", .nodes = "y = Trilu<upper=0>(x, k)", .wrt = "x"},
+    {.name = "Trilu: offset far outside", .inputs = "T[3,3] x", .constants = "int64 k = {-7}", .nodes = "y = Trilu(x, k)", .wrt = "x"},
+    {.name = "Trilu: zero size", .inputs = "T[2,0,3] x", .nodes = "y = Trilu(x)", .wrt = "x"},
+    {.name = "ReverseSequence: time first", .inputs = "T[4,3,2] x, int64[3] n", .values = "n={4,1,2}", .nodes = "y = ReverseSequence(x, n)", .wrt = "x"},
+    {.name = "ReverseSequence: batch first", .inputs = "T[3,4] x, int64[3] n", .values = "n={0,3,4}", .nodes = "y = ReverseSequence<batch_axis=0, time_axis=1>(x, n)", .wrt = "x"},
+    {.name = "TensorScatter: linear", .inputs = "T[2,2,5,3] p, T[2,2,2,3] u, int64[2] i", .values = "i={1,3}", .nodes = "y = TensorScatter(p, u, i)", .wrt = "p u"},
+    {.name = "TensorScatter: circular", .inputs = "T[2,4,3] p, T[2,3,3] u, int64[2] i", .values = "i={3,6}", .nodes = "y = TensorScatter<mode=\"circular\">(p, u, i)", .wrt = "p u"},
+    {.name = "TensorScatter: prefill", .inputs = "T[2,4,3] p, T[2,2,3] u", .nodes = "y = TensorScatter(p, u)", .wrt = "p u"},
     {0},
 };
+/* clang-format on */

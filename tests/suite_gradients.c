@@ -180,14 +180,17 @@ static Status build(Suite *suite, const GradientCase *c, DType dtype, bool gradi
     TRY(status);
     Graph *graph = built->graph = built->model->graph;
     meet(suite, graph);
-    TRY(pass_upgrade(graph, err));
-    TRY(pass_infer_known(graph, err));
-    meet(suite, graph);
-    built->input_count = (int)graph->input_count;
     TRY(find_words(graph, c->outputs ? c->outputs : "y", built->outputs, &built->output_count, err));
-    TRY(find_words(graph, c->wrt, built->wrt, &built->wrt_count, err));
     for (int i = 0; i < built->output_count; i++)
         graph_add_output(graph, built->outputs[i]);
+    TRY(pass_upgrade(graph, err));
+    TRY(pass_infer_known(graph, err));
+    TRY(pass_unroll(graph, err));
+    meet(suite, graph);
+    built->input_count = (int)graph->input_count;
+    for (int i = 0; i < built->output_count; i++) /* a pass may have put another value in its place */
+        built->outputs[i] = graph->outputs[i];
+    TRY(find_words(graph, c->wrt, built->wrt, &built->wrt_count, err));
     Value *loss = NULL;
     if (gradients && built->wrt_count > 0) {
         TRY(append_loss(built, &loss, err));
@@ -199,7 +202,7 @@ static Status build(Suite *suite, const GradientCase *c, DType dtype, bool gradi
     for (int i = 0; i < built->wrt_count; i++)
         if (built->wrt[i]->gradient)
             graph_add_output(graph, built->wrt[i]->gradient);
-    for (int i = 0; i < built->output_count; i++) /* an expansion may have put another value in its place */
+    for (int i = 0; i < built->output_count; i++)
         built->outputs[i] = graph->outputs[i];
     return graph_check(graph, err);
 }
