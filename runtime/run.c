@@ -90,6 +90,7 @@ static Status copy_output(const Plan *plan, const Graph *graph, size_t i, Arena 
 Status run_planned(const Run *run, Array **outputs, Arena *arena, uint64_t seed, Error *err)
 {
     const Graph *graph = run->working->graph;
+    TRY(pass_expand(run->working->graph, err));
     TRY(check_plannable(run, err));
     Plan *plan;
     TRY(plan_build(run->working, NULL, &(PlanOptions){0}, &plan, err));

@@ -143,7 +143,8 @@ typedef struct Run {
 /* The working graph for inputs of these shapes, every node doing what its attributes say. An initializer that is also an input takes
  * the value given, in the document. The caller frees run->working. */
 Status run_build(Run *run, Model *document, const Array **inputs, Error *err);
-/* Results are allocated from `arena`. run_planned: STATUS_UNSUPPORTED when the graph cannot be planned. */
+/* Results are allocated from `arena`. run_planned: STATUS_UNSUPPORTED when the graph cannot be planned; composites are written out
+ * in the working graph. */
 Status run_interpreted(const Run *run, Array **outputs, Arena *arena, uint64_t seed, Error *err);
 Status run_planned(const Run *run, Array **outputs, Arena *arena, uint64_t seed, Error *err);
 

@@ -64,6 +64,8 @@ static Status read_value(Case *c, int set, const char *what, size_t index, const
     TRY(mapping_open(&file, path, err));
     Status status = array_import_proto(&c->arena, file.data, file.size, path, kind_of(&value->type), array, err);
     mapping_release(&file);
+    if (status == STATUS_OK && value->type.dtype == DTYPE_BF16 && (*array)->dtype == DTYPE_U16)
+        (*array)->dtype = DTYPE_BF16; /* older files hold its bits */
     return status;
 }
 
