@@ -1,5 +1,6 @@
 /* regraft run: one inference, or a folder of conformance cases. */
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -7,27 +8,211 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/print.h"
+#include "data/data.h"
 #include "runtime/runtime.h"
 
 enum { CASE_SECONDS = 120 };
 
+typedef enum Engine { ENGINE_AUTO, ENGINE_PLAN, ENGINE_INTERPRETER } Engine;
+static const char *const engine_names[] = {"auto", "plan", "interpreter", NULL};
+
 typedef struct Fields {
-    const char *suite;
+    const char *input, *output, *suite;
+    int engine;
+    int64_t seed;
     bool json;
 } Fields;
 
 static const Option options[] = {
+    {OPTION("--input", 'i', TEXT, input, "FILE.npz", "arrays named as the model's inputs")},
+    {OPTION("--output", 'o', TEXT, output, "FILE.npz", "where results go, named as the model's outputs")},
+    {OPTION("--engine", 0, CHOICE, engine, "NAME", "auto plans what can be planned and interprets the rest"),
+     .choices = engine_names},
+    {OPTION("--seed", 0, INT, seed, "N", "for nodes that draw random numbers")},
     {OPTION("--suite", 0, TEXT, suite, "DIR", "run every case below DIR (ONNX backend test format) and compare")},
-    {OPTION("--json", 0, FLAG, json, NULL, "print JSON: with --suite a line a case, then the counts")},
+    {OPTION("--json", 0, FLAG, json, NULL, "print JSON; with --suite a line a case, then the counts")},
     {0}};
 
 static const Usage usage = {
     .verb = "run",
-    .arguments = "",
-    .summary = "Runs every case of a folder in the format of ONNX's backend tests and says which differ.",
-    .examples = {"regraft run --suite /usr/share/libonnx-testdata/data/node",
-                 "regraft run --suite cases/test_conv_with_strides --json"},
-    .options = options};
+    .arguments = "[MODEL]",
+    .summary = "Runs a model once on arrays, every node doing what its attributes say; or runs a folder of conformance "
+               "cases.",
+    .examples = {"regraft run model.onnx --input x.npz --output y.npz", "regraft run model.onnx --input x.npz",
+                 "regraft run --suite /usr/share/libonnx-testdata/data/node"},
+    .options = options,
+    .maximum = 1,
+    .notes =
+        "Without --output a table of the results is printed. A float array is converted to the float type that the\n"
+        "model declares, an integer array to its integer type; nothing else is converted."};
+
+/* ---- one inference ---------------------------------------------------------------------------------------------- */
+
+/* What the model declares, when the array is of the same kind: numpy's float64 for a float32 input. */
+static Status fit_array(const Value *input, const Array *given, Arena *arena, const Array **fitted, Error *err)
+{
+    DType wanted = input->type.dtype;
+    bool floats = dtype_is_float(wanted) && dtype_is_float(given->dtype);
+    bool integers = dtype_is_integer(wanted) && dtype_is_integer(given->dtype);
+    *fitted = given;
+    if (wanted == given->dtype || (!floats && !integers))
+        return STATUS_OK;
+    Array *converted;
+    TRY(array_convert(arena, given, wanted, &converted, err));
+    *fitted = converted;
+    return STATUS_OK;
+}
+
+static Status take_inputs(const Model *model, const Npz *npz, Arena *arena, const Array **inputs, Error *err)
+{
+    const Graph *graph = model->graph;
+    for (size_t i = 0; i < graph->input_count; i++) {
+        const Array *given = npz_find(npz, graph->inputs[i]->name);
+        if (given != NULL)
+            TRY(fit_array(graph->inputs[i], given, arena, &inputs[i], err));
+    }
+    for (size_t i = 0; i < npz->count; i++) {
+        const Value *value = graph_find(graph, npz->names[i]);
+        if (value == NULL || !value->is_input)
+            say_note("'%s' is no input of the model and was not used", npz->names[i]);
+    }
+    return STATUS_OK;
+}
+
+static Status run_engine(const Fields *fields, const Run *run, Array **outputs, Arena *arena, Error *err)
+{
+    if (fields->engine == ENGINE_INTERPRETER)
+        return run_interpreted(run, outputs, arena, (uint64_t)fields->seed, err);
+    Status status = run_planned(run, outputs, arena, (uint64_t)fields->seed, err);
+    if (status != STATUS_UNSUPPORTED || fields->engine == ENGINE_PLAN)
+        return status;
+    say_note("interpreted: %s", err->message);
+    error_clear(err);
+    return run_interpreted(run, outputs, arena, (uint64_t)fields->seed, err);
+}
+
+typedef struct Range {
+    double least, mean, most;
+} Range;
+
+static Range range_of(const Array *array)
+{
+    Range range = {INFINITY, 0, -INFINITY};
+    for (int64_t i = 0; i < array->count; i++) {
+        double x = array_f64_at(array, i);
+        range.least = fmin(range.least, x);
+        range.most = fmax(range.most, x);
+        range.mean += x / (double)array->count;
+    }
+    return range;
+}
+
+static bool has_numbers(const Array *array)
+{
+    return array->kind == ARRAY_TENSOR && array->dtype != DTYPE_STRING && array->count > 0;
+}
+
+static const char *array_text(Arena *arena, const Array *array)
+{
+    if (array->kind != ARRAY_TENSOR)
+        return arena_printf(arena, "%s of %zu", array->kind == ARRAY_SEQUENCE ? "sequence" : "optional",
+                            array->item_count);
+    return arena_printf(arena, "%s%s", dtype_name(array->dtype), dims_text(arena, array->rank, array->dims));
+}
+
+static void show_table(const Graph *graph, Array *const *outputs, Arena *arena)
+{
+    Table table;
+    table_init(&table, "llrrr");
+    table_head(&table, (const char *const[]){"output", "type", "least", "mean", "most"});
+    for (size_t i = 0; i < graph->output_count; i++) {
+        table_cell(&table, STYLE_PLAIN, "%s", graph->outputs[i]->name);
+        table_cell(&table, STYLE_PLAIN, "%s", array_text(arena, outputs[i]));
+        Range range = has_numbers(outputs[i]) ? range_of(outputs[i]) : (Range){0};
+        const double numbers[3] = {range.least, range.mean, range.most};
+        for (int k = 0; k < 3; k++)
+            table_cell(&table, STYLE_PLAIN, has_numbers(outputs[i]) ? "%.6g" : "-", numbers[k]);
+    }
+    table_print(&table, stdout, 0);
+    table_release(&table);
+}
+
+static void show_json(const Graph *graph, Array *const *outputs, Arena *arena)
+{
+    Json json;
+    json_begin(&json, "regraft.run/1");
+    json_put_open(&json, "outputs", '[');
+    for (size_t i = 0; i < graph->output_count; i++) {
+        json_open(&json, '{');
+        json_put_string(&json, "name", graph->outputs[i]->name);
+        json_put_string(&json, "type", array_text(arena, outputs[i]));
+        if (has_numbers(outputs[i])) {
+            Range range = range_of(outputs[i]);
+            json_put_real(&json, "least", range.least);
+            json_put_real(&json, "mean", range.mean);
+            json_put_real(&json, "most", range.most);
+        }
+        json_close(&json, '}');
+    }
+    json_close(&json, ']');
+    json_end(&json);
+}
+
+static Status give_outputs(const Fields *fields, const Graph *graph, Array *const *outputs, Arena *arena, Error *err)
+{
+    if (fields->json)
+        show_json(graph, outputs, arena);
+    if (fields->output == NULL) {
+        if (!fields->json)
+            show_table(graph, outputs, arena);
+        return STATUS_OK;
+    }
+    const char **names = arena_array(arena, const char *, graph->output_count);
+    for (size_t i = 0; i < graph->output_count; i++) {
+        names[i] = graph->outputs[i]->name;
+        if (outputs[i]->kind != ARRAY_TENSOR)
+            return fail(err, STATUS_UNSUPPORTED, "output '%s' is a %s, which .npz cannot hold", names[i],
+                        array_text(arena, outputs[i]));
+    }
+    return npz_write(fields->output, names, (const Array *const *)outputs, graph->output_count, err);
+}
+
+static Status run_on_arrays(const Fields *fields, Model *model, const Npz *npz, Arena *arena, Error *err)
+{
+    const Graph *graph = model->graph;
+    const Array **inputs = arena_array(arena, const Array *, graph->input_count);
+    Array **outputs = arena_array(arena, Array *, graph->output_count);
+    TRY(take_inputs(model, npz, arena, inputs, err));
+    Run run = {0};
+    Status status = run_build(&run, model, inputs, err);
+    if (status == STATUS_OK)
+        status = run_engine(fields, &run, outputs, arena, err);
+    if (status == STATUS_OK)
+        status = give_outputs(fields, graph, outputs, arena, err);
+    model_free(run.working);
+    return status;
+}
+
+static Status run_model(const Fields *fields, const char *path, Error *err)
+{
+    if (fields->output != NULL &&
+        (file_same(fields->output, path) || (fields->input != NULL && file_same(fields->output, fields->input))))
+        return fail(err, STATUS_USAGE, "%s: is an input; write to another name", fields->output);
+    Model *model = NULL;
+    Npz npz = {0};
+    Arena arena;
+    arena_init(&arena);
+    Status status;
+    TRY_DONE(model_import(path, &builtin_ops, &model, err));
+    if (fields->input != NULL)
+        TRY_DONE(npz_open(&npz, fields->input, err));
+    status = run_on_arrays(fields, model, &npz, &arena, err);
+done:
+    model_free(model);
+    npz_release(&npz);
+    arena_release(&arena);
+    return status;
+}
 
 /* ---- a folder of cases --------------------------------------------------------------------------------- */
 
@@ -117,7 +302,7 @@ Status cmd_run(int argc, char **argv, Error *err)
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)
         return STATUS_OK;
-    if (fields.suite == NULL)
-        return fail(err, STATUS_USAGE, "run needs --suite DIR");
-    return run_suite(&fields, err);
+    if ((args.count == 1) == (fields.suite != NULL))
+        return fail(err, STATUS_USAGE, "run wants a MODEL or --suite DIR");
+    return fields.suite != NULL ? run_suite(&fields, err) : run_model(&fields, args.items[0], err);
 }
