@@ -20,12 +20,13 @@ static void look_at_parameters(Check *check)
         untied += info->untied;
     }
     if (folded > 0)
-        check_add(check, CODE_FOLDED_TABLE, NULL,
-                  "%zu tables ('%s'%s) were computed by the exporter and may fix a length: not trained unless named",
-                  folded, first_folded, folded > 1 ? ", ..." : "");
+        check_add(
+            check, CODE_FOLDED_TABLE, NULL,
+            "tables that the exporter computed: %zu ('%s'%s); they may fix a length, and are not trained unless named",
+            folded, first_folded, folded > 1 ? ", ..." : "");
     if (untied > 0)
         check_add(check, CODE_UNTIED, NULL,
-                  "%zu parameters ('%s'%s) share an initializer with others that only had equal values: trained apart",
+                  "parameters that the exporter merged because their values were equal: %zu ('%s'%s); trained apart",
                   untied, first_untied, untied > 1 ? ", ..." : "");
 }
 
@@ -36,7 +37,7 @@ static void look_at_marks(Check *check)
     for (; count > 0 && *marks != '\0'; marks++)
         count += *marks == '\n';
     if (count > 0)
-        check_add(check, CODE_FROZEN_MARKS, NULL, "%zu parameters are marked as frozen and stay as they are", count);
+        check_add(check, CODE_FROZEN_MARKS, NULL, "parameters marked as frozen: %zu; they stay as they are", count);
 }
 
 /* ---- forms --------------------------------------------------------------------------------------------- */
@@ -47,13 +48,12 @@ static void look_at_batchnorm(Check *check)
     BatchNormForm form = batchnorm_form(check->document, &count);
     if (form == BATCHNORM_FOLDED)
         check_add(check, CODE_BATCHNORM_FOLDED, NULL,
-                  "BatchNorm was folded into %zu convolutions: they train as plain convolutions, at lower rates",
+                  "convolutions with BatchNorm folded in: %zu; they train as plain convolutions, at lower rates",
                   count);
     if (form == BATCHNORM_TRAINING)
-        check_add(
-            check, CODE_BATCHNORM_LIVE, NULL,
-            "%zu BatchNormalization nodes are in training form: wherever this file runs, outputs depend on the batch",
-            count);
+        check_add(check, CODE_BATCHNORM_LIVE, NULL,
+                  "BatchNormalization in training form: %zu; wherever this file runs, outputs depend on the batch",
+                  count);
 }
 
 static bool constant_true(const Value *value)
@@ -92,11 +92,12 @@ static void look_at_random(Check *check)
     }
     if (live > 0)
         check_add(check, CODE_DROPOUT_LIVE, first,
-                  "%zu Dropout nodes are switched on in the file: other runtimes give random outputs; here it is on "
-                  "only while training",
+                  "Dropout nodes switched on in the file: %zu; other runtimes give random outputs, here they act only "
+                  "while training",
                   live);
     if (drawing > 0)
-        check_add(check, CODE_RANDOM, source, "%zu nodes draw random numbers: outputs differ from run to run", drawing);
+        check_add(check, CODE_RANDOM, source, "nodes that draw random numbers: %zu; outputs differ from run to run",
+                  drawing);
 }
 
 /* Layers that an exporter left without a bias: dynamo drops biases that are all zero. */
@@ -117,7 +118,7 @@ static void look_at_biases(Check *check)
     }
     if (count > 0)
         check_add(check, CODE_NO_BIAS, first,
-                  "%zu layers have no bias, so none is trained (exporters drop biases that are all zero)", count);
+                  "layers without a bias: %zu; none is trained (exporters drop biases that are all zero)", count);
 }
 
 /* ---- inputs -------------------------------------------------------------------------------------------- */
@@ -170,7 +171,7 @@ static void look_at_inputs(Check *check)
     }
     if (overridable > 0)
         check_add(check, CODE_INPUT_INITIALIZERS, NULL,
-                  "%zu initializers are listed as inputs too (as IR version 3 did): taken as weights", overridable);
+                  "initializers listed as inputs too, as IR version 3 did: %zu; taken as weights", overridable);
 }
 
 /* ---- the rest ------------------------------------------------------------------------------------------ */

@@ -149,7 +149,7 @@ static void look_at_kernels(Check *check, const Graph *graph)
     }
     if (count > 0)
         check_add(check, CODE_INTERPRETED, first,
-                  "%zu nodes on the trained path run their reference evaluation: correct, slower", count);
+                  "nodes on the trained path without a planned kernel: %zu; right, but slower", count);
 }
 
 /* ---- inference -----------------------------------------------------------------------------------------------------
@@ -228,8 +228,9 @@ static void look_at_reach(Check *check, const Graph *working)
         missed += !reached;
     }
     if (missed > 0)
-        check_add(check, CODE_UNREACHED, NULL, "%zu parameters ('%s'%s) do not reach an output and stay as they are",
-                  missed, first, missed > 1 ? ", ..." : "");
+        check_add(check, CODE_UNREACHED, NULL,
+                  "parameters that do not reach an output: %zu ('%s'%s); they stay as they are", missed, first,
+                  missed > 1 ? ", ..." : "");
 }
 
 static void append_gradients(Check *check, const LossSpec *losses, size_t count)

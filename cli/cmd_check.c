@@ -232,7 +232,7 @@ static Status run_check(Check *check, const Fields *fields, const char *path, Er
     size_t functions = check->document->function_count;
     TRY(pass_inline(check->document, err));
     if (functions > 0)
-        check_add(check, CODE_FUNCTIONS, NULL, "%zu model-local functions are inlined before anything else", functions);
+        check_add(check, CODE_FUNCTIONS, NULL, "model-local functions: %zu; inlined before anything else", functions);
     Dim *dims;
     TRY(read_dims(&fields->dims, check->arena, &dims, err));
     check->dims = dims;

@@ -309,7 +309,7 @@ static void tail_read(const Head *head, TailInfo *info, Arena *arena)
         const Through *rule = through_find(node);
         info->pool = info->pool || rule->tail == TAIL_POOL;
         bool reshapes = node_is(node, "Reshape") && !reshape_keeps_rank(node, arena);
-        info->rank_change = info->rank_change || reshapes;
+        info->rank_change = info->rank_change || (rule->tail == TAIL_SHAPE && !node_is(node, "Identity"));
         if (rule->tail == TAIL_SELECT || rule->tail == TAIL_POOL || reshapes) {
             info->select = info->select || rule->tail == TAIL_SELECT;
             info->end = node_output(node, 0);
@@ -413,6 +413,8 @@ static void head_rate(Head *head, const Walk *walk, const Linear *linear, const 
     if (linear->conv)
         rate_conv(head, linear, arena);
     rate_class_count(head, tail, arena);
+    if (text_ends(head->post_ops, "Tanh"))
+        rate(head, 0.45, "its result goes through Tanh: a pooler rather than class scores?");
     if (walk->norm)
         rate(head, 0.45, "its result is normalised: an embedding rather than class scores?");
     else if (looks_like_embedding(head->output->name))

@@ -209,5 +209,53 @@ run 2 diff net.onnx
 run 2 diff net.onnx net.onnx --ignore nonsense
 run 1 diff net.onnx two.onnx --json
 
+# ---- real models: the head of each, and a new one in its place
+# cases: model, features, width, classes
+shared_cases='
+models/mbv2-w0.35_imagenet.onnx /Flatten_output_0 112 1000
+models/proxyless-w0.3_imagenet.onnx /Flatten_output_0 96 1000
+models/resnet20_cifar10.onnx /Reshape_output_0 64 10
+models/resnet20_cifar10_train.onnx /Reshape_output_0 64 10
+parity/bert-ts/model.onnx /m/bert/pooler/activation/Tanh_output_0 48 3
+parity/bert/model.onnx tanh 48 3
+parity/convnext/model.onnx view 48 10
+parity/densenet-live/model.onnx /Flatten_output_0 36 10
+parity/efficientnet-live/model.onnx /classifier/classifier.0/Dropout_output_0 64 10
+parity/gpt2-lm/model.onnx view_27 48 150
+parity/gru-bi/model.onnx /ReduceMean_output_0 40 3
+parity/lenet/model.onnx /Relu_1_output_0 84 10
+parity/lstm-2layer-dynamo/model.onnx mean 20 3
+parity/lstm-bi/model.onnx /ReduceMean_output_0 40 3
+parity/mixed-convs/model.onnx cat 24 5
+parity/mobilenetv2-folded/model.onnx view 1280 10
+parity/mobilenetv2-live/model.onnx /classifier/classifier.0/Dropout_output_0 1280 10
+parity/mobilenetv3-live/model.onnx /classifier/classifier.2/Dropout_output_0 64 10
+parity/multilabel/model.onnx mish 40 5
+parity/regression/model.onnx mish 40 2
+parity/resnet-folded-ts/model.onnx /Flatten_output_0 64 10
+parity/resnet-folded/model.onnx view 64 10
+parity/resnet-live-bn/model.onnx /Flatten_output_0 64 10
+parity/rnn/model.onnx /ReduceMean_output_0 20 3
+parity/swin/model.onnx view_26 32 10
+parity/unet/model.onnx /c1/c1.5/Relu_output_0 8 3
+parity/vit-ts/model.onnx /Gather_4_output_0 48 10
+parity/vit/model.onnx select_6 48 10'
+if [ -d "${REGRAFT_SHARED:-/nowhere}/models" ]; then
+    while read -r path features width classes; do
+        [ -n "$path" ] || continue
+        real=$REGRAFT_SHARED/$path
+        run 0 heads "$real" --json
+        tests=$((tests + 1))
+        grep -qF "\"features\": \"$features\"" out && grep -qF "\"width\": $width, \"classes\": $classes," out ||
+            bad "head of $path: not $features [$width -> $classes]"
+        run 0 attach "$real" --classes 4 -o real.onnx
+        run 1 diff "$real" real.onnx
+        run 0 cut "$real" -o real_trunk.onnx
+        run 0 check real.onnx
+    done <<<"$shared_cases"
+else
+    echo "skipped: real models (REGRAFT_SHARED names no folder)"
+fi
+
 echo "$tests checks, $failures failures"
 [ $failures = 0 ]
