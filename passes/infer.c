@@ -144,61 +144,79 @@ static Status fold(Node *node, Error *err)
     return status;
 }
 
+/* What cannot be evaluated here (a type that nobody computes with) is left for whoever runs it. */
 Status node_fold(Node *node, Error *err)
 {
-    return can_fold(node) ? fold(node, err) : STATUS_OK;
+    if (!can_fold(node))
+        return STATUS_OK;
+    Error own = {0};
+    Status status = fold(node, &own);
+    return status == STATUS_OK || status == STATUS_UNSUPPORTED ? STATUS_OK : fail(err, status, "%s", own.message);
 }
 
 /* ---- If with a known condition ---------------------------------------------------------------------------------- */
 
-/* The body's nodes move before `node`; names that are taken get new ones. */
-static Status take_branch(Node *node, Graph *branch, Error *err)
+/* Where the values of a body's copy are found outside it. */
+static Value *moved_initializer(Graph *graph, const Value *inner)
 {
-    Graph *graph = node->graph;
-    Arena scratch;
-    arena_init(&scratch);
-    Map moved; /* body value name -> value outside */
-    map_init(&moved);
-    for (size_t i = 0; i < branch->initializer_count; i++) {
-        Value *inner = branch->initializers[i];
-        Tensor *copy = arena_copy(&graph->model->arena, inner->constant, sizeof *copy);
-        copy->name = graph_unique_name(graph, inner->name);
-        Value *outer = graph_add_initializer(graph, copy);
-        outer->type = inner->type;
-        outer->role = inner->role;
-        outer->origin = inner->origin;
-        map_set(&moved, inner->name, outer);
-    }
-    for (Node *inner = branch->first; inner != NULL; inner = inner->next) {
-        Node *copy = graph_add_node(graph, node, inner->domain, inner->op_type, inner->opset, inner->name, NULL, 0, 0);
-        for (int i = 0; i < inner->input_count; i++) {
-            Value *from = inner->inputs[i];
-            Value *outer = from == NULL ? NULL : map_get(&moved, from->name);
-            node_add_input(copy, outer != NULL ? outer : from);
+    Tensor *copy = arena_copy(&graph->model->arena, inner->constant, sizeof *copy);
+    copy->name = graph_unique_name(graph, inner->name);
+    Value *outer = graph_add_initializer(graph, copy);
+    outer->type = inner->type;
+    outer->role = inner->role;
+    outer->origin = inner->origin;
+    return outer;
+}
+
+static void move_node(Node *inner, Graph *graph, Node *before)
+{
+    Node *node = graph_add_node(graph, before, inner->domain, inner->op_type, inner->opset, inner->name, inner->inputs,
+                                inner->input_count, 0);
+    node->document_node = inner->document_node;
+    node_copy_attrs(node, inner);
+    for (size_t i = 0; i < node->attr_count; i++)
+        if (node->attrs[i]->g != NULL)
+            node_set_graph(node, node->attrs[i]->name, node->attrs[i]->g);
+    for (int i = 0; i < inner->output_count; i++) {
+        Value *old = inner->outputs[i];
+        if (old == NULL) {
+            node_set_output(node, i, NULL);
+            continue;
         }
-        for (int i = 0; i < inner->output_count; i++) {
-            Value *from = inner->outputs[i];
-            if (from == NULL)
-                continue;
-            while (copy->output_count < i)
-                node_add_output(copy, NULL);
-            map_set(&moved, from->name, node_add_output(copy, graph_unique_name(graph, from->name)));
-        }
-        node_copy_attrs(copy, inner);
-        copy->document_node = inner->document_node;
+        Value *value = node_add_output(node, graph_unique_name(graph, old->name));
+        value_replace_uses(old, value);
+        old->note = value;
     }
-    Status status = STATUS_OK;
-    for (int i = 0; i < node->output_count && (size_t)i < branch->output_count; i++) {
-        Value *result = map_get(&moved, branch->outputs[i]->name);
-        if (node->outputs[i] != NULL)
-            value_replace_uses(node->outputs[i], result != NULL ? result : branch->outputs[i]);
-    }
+}
+
+/* The branch's nodes come before `node`; names that are taken get new ones. */
+static Status take_branch(Node *node, const Graph *branch, Error *err)
+{
     if (branch->output_count < (size_t)node->output_count)
-        status = fail(err, STATUS_REJECTED, "%s: the branch taken has %zu outputs, %d expected", node_text(node),
-                      branch->output_count, node->output_count);
-    map_release(&moved);
-    arena_release(&scratch);
-    return status;
+        return fail(err, STATUS_REJECTED, "%s: the branch taken has %zu outputs, %d expected", node_text(node),
+                    branch->output_count, node->output_count);
+    Graph *copy = graph_clone(node->graph->model, branch);
+    size_t outputs = copy->output_count;
+    for (size_t i = 0; i < outputs; i++) {
+        copy->outputs[i]->is_output = false; /* what they become is no output for that */
+        copy->outputs[i]->note = NULL;
+    }
+    copy->output_count = 0;
+    for (size_t i = 0; i < copy->initializer_count; i++) {
+        Value *outer = moved_initializer(node->graph, copy->initializers[i]);
+        value_replace_uses(copy->initializers[i], outer);
+        copy->initializers[i]->note = outer;
+    }
+    for (Node *inner = copy->first; inner != NULL; inner = inner->next)
+        move_node(inner, node->graph, node);
+    for (int i = 0; i < node->output_count; i++) {
+        Value *result = copy->outputs[i];
+        if (node->outputs[i] != NULL)
+            value_replace_uses(node->outputs[i], result->graph == copy ? result->note : result);
+    }
+    while (copy->last != NULL)
+        node_remove(copy->last);
+    return STATUS_OK;
 }
 
 static Graph *known_branch(const Node *node)
@@ -254,8 +272,7 @@ Status pass_infer_known(Graph *graph, Error *err)
             continue;
         }
         TRY(node_infer(node, err));
-        if (can_fold(node))
-            TRY(fold(node, err));
+        TRY(node_fold(node, err));
     }
     return STATUS_OK;
 }
