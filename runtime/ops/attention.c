@@ -586,7 +586,10 @@ enum { IDS, SEGMENTS, WORDS, POSITIONS, SEGMENT_TABLE, GAMMA, BETA, EMBED_MASK, 
 
 static Status embed_infer(Node *node, Error *err)
 {
-    (void)err;
+    static const int needed[] = {WORDS, POSITIONS, GAMMA, BETA};
+    for (size_t i = 0; i < sizeof needed / sizeof needed[0]; i++)
+        if (node_input(node, needed[i]) == NULL)
+            return infer_fail(node, err, "input %d is missing", needed[i]);
     const Type *ids = &node->inputs[IDS]->type, *words = &node->inputs[WORDS]->type;
     int64_t dims[3] = {ids->dims[0], ids->dims[1], words->dims[1]};
     set_output(node, 0, words->dtype, 3, dims);
@@ -639,6 +642,6 @@ const OpDef ops_attention[] = {
     COMPOSITE("com.microsoft", "Attention", 1, 1, 2, 7, 2, microsoft_attention_infer, microsoft_attention_expand,
               NOT_ONNX),
     COMPOSITE("com.microsoft", "MultiHeadAttention", 1, 1, 1, 10, 4, multi_head_infer, multi_head_expand, NOT_ONNX),
-    COMPOSITE("com.microsoft", "EmbedLayerNormalization", 1, 1, 7, 9, 3, embed_infer, embed_expand, NOT_ONNX),
+    COMPOSITE("com.microsoft", "EmbedLayerNormalization", 1, 1, 1, 9, 3, embed_infer, embed_expand, NOT_ONNX),
     {0},
 };
