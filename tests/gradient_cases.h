@@ -35,7 +35,7 @@ typedef struct GradientCase {
 /* Each ends with a case whose name is NULL. */
 extern const GradientCase cases_activation[], cases_arith[], cases_attention[], cases_cast[], cases_control[],
     cases_conv[], cases_generate[], cases_index[], cases_join[], cases_logic[], cases_math[], cases_matmul[],
-    cases_norm[], cases_pool[], cases_recurrent[], cases_reduce[], cases_resize[], cases_sequence[], cases_shape[],
-    cases_signal[], cases_softmax[];
+    cases_norm[], cases_ort[], cases_pool[], cases_recurrent[], cases_reduce[], cases_resize[], cases_sequence[],
+    cases_shape[], cases_signal[], cases_softmax[];
 
 #endif

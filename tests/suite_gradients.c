@@ -29,10 +29,10 @@ static const struct Family {
     {                                                                                                                  \
 #name, cases_##name                                                                                            \
     }
-    FAMILY(activation), FAMILY(arith),  FAMILY(attention), FAMILY(cast),   FAMILY(control), FAMILY(conv),
-    FAMILY(generate),   FAMILY(index),  FAMILY(join),      FAMILY(logic),  FAMILY(math),    FAMILY(matmul),
-    FAMILY(norm),       FAMILY(pool),   FAMILY(recurrent), FAMILY(reduce), FAMILY(resize),  FAMILY(sequence),
-    FAMILY(shape),      FAMILY(signal), FAMILY(softmax),
+    FAMILY(activation), FAMILY(arith), FAMILY(attention), FAMILY(cast),      FAMILY(control), FAMILY(conv),
+    FAMILY(generate),   FAMILY(index), FAMILY(join),      FAMILY(logic),     FAMILY(math),    FAMILY(matmul),
+    FAMILY(norm),       FAMILY(ort),   FAMILY(pool),      FAMILY(recurrent), FAMILY(reduce),  FAMILY(resize),
+    FAMILY(sequence),   FAMILY(shape), FAMILY(signal),    FAMILY(softmax),
 #undef FAMILY
 };
 
