@@ -227,7 +227,7 @@ float f8_to_f32(uint8_t bits, DType dtype)
         return bits == 0xff ? NAN : ldexpf(1.0f, bits - 127);
     Format format = format_of(dtype);
     int width = format.exponent_bits + format.mantissa_bits;
-    unsigned sign = bits >> width & 1u, code = bits & ((1u << width) - 1);
+    unsigned sign = (unsigned)bits >> width & 1u, code = bits & ((1u << width) - 1);
     if (code_is_nan(&format, dtype, code, sign))
         return NAN;
     int exponent = (int)(code >> format.mantissa_bits), mantissa = (int)(code & ((1u << format.mantissa_bits) - 1));
