@@ -226,14 +226,16 @@ static void show_case(const char *folder, const SuiteResult *result, bool json)
             printf("%-11s %s: %s\n", outcome_names[result->outcome], name, result->reason);
         return;
     }
-    Json line;
-    json_begin(&line, "regraft.case/1");
-    json_put_string(&line, "case", name);
-    json_put_string(&line, "outcome", outcome_names[result->outcome]);
-    json_put_bool(&line, "planned", result->planned);
-    json_put_real(&line, "max_error", result->max_error);
-    json_put_string(&line, "reason", result->reason);
-    json_end(&line);
+    Str line; /* one line a case, to be read while the suite runs */
+    str_init(&line);
+    str_append(&line, "{\"case\":");
+    str_append_json(&line, name);
+    str_printf(&line,
+               ",\"outcome\":\"%s\",\"planned\":%s,\"max_error\":%.6g,\"reason\":", outcome_names[result->outcome],
+               result->planned ? "true" : "false", isfinite(result->max_error) ? result->max_error : 0.0);
+    str_append_json(&line, result->reason);
+    printf("%s}\n", line.text);
+    str_release(&line);
 }
 
 /* In a process of its own: a case that crashes or hangs is a result like another, and the rest still runs. */
