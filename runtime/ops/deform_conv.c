@@ -256,6 +256,7 @@ const OpDef ops_deform_conv[] = {
      .max_outputs = 4,
      .infer = deform_conv_grad_infer,
      .eval = deform_conv_grad_eval,
-     .no_gradient = "a gradient itself"},
+     .no_gradient = "a gradient itself",
+     .no_case = "internal: the gradient of DeformConv"},
     {0},
 };

@@ -474,7 +474,8 @@ const OpDef ops_grid_sample[] = {
      .max_outputs = 2,
      .infer = grid_sample_grad_infer,
      .eval = grid_sample_grad_eval,
-     .no_gradient = "a gradient itself"},
+     .no_gradient = "a gradient itself",
+     .no_case = "internal: the gradient of GridSample"},
     {.name = "AffineGrid",
      .since = 20,
      .last = 28,
@@ -493,6 +494,7 @@ const OpDef ops_grid_sample[] = {
      .max_outputs = 1,
      .infer = affine_grid_grad_infer,
      .eval = affine_grid_grad_eval,
-     .no_gradient = "a gradient itself"},
+     .no_gradient = "a gradient itself",
+     .no_case = "internal: the gradient of AffineGrid"},
     {0},
 };

@@ -399,6 +399,7 @@ const OpDef ops_norm[] = {
      .max_outputs = 1,
      .infer = infer_same,
      .eval = lrn_grad_eval,
-     .no_gradient = "a gradient itself"},
+     .no_gradient = "a gradient itself",
+     .no_case = "internal: the gradient of LRN"},
     {0},
 };

@@ -298,7 +298,8 @@ const OpDef ops_roi[] = {
      .max_outputs = 1,
      .infer = roi_grad_infer,
      .eval = roi_grad_eval,
-     .no_gradient = "a gradient itself"},
+     .no_gradient = "a gradient itself",
+     .no_case = "internal: the gradient of RoiAlign"},
     {.domain = DOMAIN_INTERNAL,
      .name = "MaxRoiPoolGrad",
      .min_inputs = 3,
@@ -307,6 +308,7 @@ const OpDef ops_roi[] = {
      .max_outputs = 1,
      .infer = roi_grad_infer,
      .eval = roi_grad_eval,
-     .no_gradient = "a gradient itself"},
+     .no_gradient = "a gradient itself",
+     .no_case = "internal: the gradient of MaxRoiPool"},
     {0},
 };
