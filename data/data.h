@@ -183,53 +183,52 @@ typedef struct FileList {
     } * items;
     size_t count, room;
     size_t ignored;      /* files that are no JPEG or PNG by name */
-    const char *example; /* one of those; points into text only after the walk */
-    uint64_t example_at;
+    uint64_t example_at; /* one of those, in text */
 } FileList;
 
 void files_release(FileList *list);
-/* Every .jpg, .jpeg, .png below root/folder ("" for root itself), sorted by path. Hidden files and folders are passed
- * over. */
+/* Every .jpg, .jpeg, .png below root/folder ("" for root itself), appended in the order of their paths. Hidden files
+ * and folders are passed over, links are followed, except in circles. */
 Status files_walk(FileList *list, const char *root, const char *folder, Error *err);
 Status files_add(FileList *list, const char *folder, const char *name, Error *err);
-/* root/folder/name into `path`. */
-Status files_path(const FileList *list, size_t i, const char *root, Str *path, Error *err);
+void files_name(const FileList *list, size_t i, Str *name);                   /* "ants/0013.jpg" */
+void files_path(const FileList *list, size_t i, const char *root, Str *path); /* with the root before it */
 
-/* ---- dataset.c, open_*.c, split.c
- * ------------------------------------------------------------------------------------ */
+/* ---- open.c, open_folder.c, open_arrays.c, open_csv.c: finding samples and labels --------------------------- */
 
 typedef struct Dataset Dataset;
 
+enum { FIELDS_MAX = 16 }; /* inputs, or targets, of one sample */
+
 typedef enum FieldKind {
-    FIELD_PICTURE, /* comes as float [C,H,W] by the PictureSpec */
+    FIELD_PICTURE, /* comes as float [C,H,W] or [H,W,C] by the PictureSpec */
     FIELD_ARRAY    /* as stored, converted to `type.dtype` */
 } FieldKind;
 
 typedef struct Field {
-    const char *
-        name; /* of the model's input; "" for a picture or array that goes to the only input; targets: "y", "y_0" ... */
+    const char *name; /* of the model's input; "" for what goes to its only one; targets: "y", "y_0" ... */
     FieldKind kind;
     Type type;      /* of one sample: no batch dim. Pictures: rank -1 */
     bool is_class;  /* target: one class index a sample */
-    size_t classes; /* of such a target */
+    size_t classes; /* integer targets: how many values */
 } Field;
 
 typedef struct DataOptions {
-    const char *path;          /* folder, .npz, .csv, .tsv, IDX file of pictures */
+    const char *path;          /* folder, .npz, .csv, .tsv, IDX file of pictures; unlabelled: one picture too */
     const char *val, *test;    /* other places for these, or NULL */
-    bool whole;                /* eval, predict: no split; everything is `train` */
+    bool whole;                /* eval, predict: nothing is held out; without parts everything is `train` */
     bool unlabelled;           /* predict: labels are not needed */
     double held_out;           /* part of train that becomes val when there is none; 0: none */
     uint64_t seed;             /* of that split and of `per_class` */
-    const char *const *inputs; /* names of the model's inputs, for .npz; NULL-terminated */
+    const char *const *inputs; /* names of the model's inputs, for arrays; NULL-terminated; NULL: any */
     const char *const
-        *classes; /* NULL-terminated: names in the model's order, and no others allowed; NULL: found, sorted */
+        *classes;            /* NULL-terminated: names in the model's order, no others allowed; NULL: found, sorted */
     const char *const *only; /* NULL-terminated: just these classes, in this order; NULL: all */
     size_t per_class;        /* at most so many of each class in train; 0: all */
 } DataOptions;
 
 typedef struct DataParts {
-    Dataset *train, *val, *test; /* val, test may be NULL */
+    Dataset *train, *val, *test; /* NULL when there is none */
     bool was_held_out;           /* val came out of train */
 } DataParts;
 
@@ -238,27 +237,29 @@ typedef struct DataParts {
 Status data_open(const DataOptions *options, DataParts *parts, Error *err);
 void data_close(DataParts *parts);
 
+/* ---- dataset.c: one part ------------------------------------------------------------------------------------- */
+
 size_t dataset_count(const Dataset *set);
 int dataset_input_count(const Dataset *set);
 int dataset_target_count(const Dataset *set);
 const Field *dataset_input(const Dataset *set, int index);
 const Field *dataset_target(const Dataset *set, int index);
-/* What a loader converts a field to: i64, i32, f32, u8, bool. */
-void dataset_set_dtype(Dataset *set, bool target, int index, DType dtype);
+/* What a loader converts an array field to: f32, f64, i64, i32, u8 or bool. */
+Status dataset_set_dtype(Dataset *set, bool target, int index, DType dtype, Error *err);
 size_t dataset_class_count(const Dataset *set, int target);
 const char *dataset_class_name(const Dataset *set, int target, size_t index);
 /* How many samples each class has: `counts` [classes]. */
 void dataset_class_counts(const Dataset *set, int target, size_t *counts);
-int64_t dataset_label(const Dataset *set, int target, size_t sample); /* class targets; -1: none */
-/* "ants/0013.jpg", or "sample 17"; written to `out`. */
-void dataset_sample_name(const Dataset *set, size_t sample, Str *out);
-size_t dataset_ignored_files(const Dataset *set, const char **example);
-/* The picture of sample `index`, decoded but not framed. */
-Status dataset_picture(const Dataset *set, size_t index, int least, Picture *picture, Error *err);
-/* Pictures from arrays are framed already: FRAME_SQUASH fits them. Channels 0: differs from file to file. */
+int64_t dataset_label(const Dataset *set, int target, size_t sample);  /* class targets; -1: none */
+void dataset_sample_name(const Dataset *set, size_t sample, Str *out); /* "ants/0013.jpg", or "17" */
+/* Files that are no JPEG or PNG by name; *example (may be NULL) is one of them, NULL when there is none. */
+size_t dataset_ignored(const Dataset *set, const char **example);
 bool dataset_is_files(const Dataset *set);
-int dataset_picture_channels(const Dataset *set);
-/* Every `1/parts`-th sample of each class, as a data set of its own (for searching): at most `count`. */
+/* The picture of field `input` of a sample, decoded but not framed; `least` as in picture_decode. */
+Status dataset_picture(const Dataset *set, int input, size_t sample, int least, Picture *picture, Error *err);
+/* The bytes of an array field of a sample, converted, to `out`. */
+void dataset_row(const Dataset *set, bool target, int index, size_t sample, void *out);
+/* At most `count` samples, classes in proportion, as a data set of its own (to search on). */
 Status dataset_sample(const Dataset *set, size_t count, uint64_t seed, Dataset **subset, Error *err);
 void dataset_free(Dataset *set);
 

@@ -1,7 +1,7 @@
 /* Pillow's resampling (src/libImaging/Resample.c describes the method), which torchvision's transforms use on pictures:
  * separable, the filter widened by the scale when shrinking, 8-bit between the two passes, weights in fixed point. With
- * the same rounding in the same order (across, then down, as every Pillow before 13 does), so that results are equal bit
- * for bit. */
+ * the same rounding in the same order (across, then down, as every Pillow before 13 does), so that results are equal
+ * bit for bit. */
 #include <math.h>
 #include <string.h>
 

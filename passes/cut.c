@@ -145,6 +145,28 @@ static void remove_stale_infos(Graph *graph)
     graph->info_count = kept;
 }
 
+/* Names of parameters that metadata `key` lists, one a line, without those that are gone: a new one may come to bear the same
+ * name. */
+static void prune_names(Model *document, const char *key)
+{
+    const char *lines = model_metadata(document, key);
+    if (lines == NULL)
+        return;
+    Str kept;
+    str_init(&kept);
+    while (*lines != '\0') {
+        size_t length = strcspn(lines, "\n");
+        const Value *value = graph_find(document->graph, arena_strndup(&document->arena, lines, length));
+        if (value != NULL) {
+            str_append(&kept, kept.length > 0 ? "\n" : "");
+            str_append_bytes(&kept, lines, length);
+        }
+        lines += length + (lines[length] == '\n');
+    }
+    model_set_metadata(document, key, kept.length > 0 ? arena_strdup(&document->arena, kept.text) : NULL);
+    str_release(&kept);
+}
+
 void graph_drop_unneeded(Graph *graph, Node *const *nodes, size_t count, bool keep_inputs)
 {
     Arena scratch;
@@ -159,6 +181,8 @@ void graph_drop_unneeded(Graph *graph, Node *const *nodes, size_t count, bool ke
         remove_nodes(graph, doomed, doomed_count);
         remove_unread(graph, keep_inputs);
         remove_stale_infos(graph);
+        prune_names(graph->model, "regraft.head");
+        prune_names(graph->model, "regraft.frozen");
     }
     arena_release(&scratch);
 }

@@ -72,10 +72,12 @@ static void retype(Value *value, const Head *head, const HeadSpec *spec)
         return;
     }
     int axis = head->spatial ? 1 : type->rank - 1;
-    if (type->rank >= 2 && type->dims[axis] == head->class_count)
+    if (type->rank >= 2 && (type->dims[axis] == head->class_count || type->dims[axis] < 0)) {
         type->dims[axis] = spec->classes;
-    else
+        type->symbols[axis] = NULL;
+    } else {
         type->rank = -1;
+    }
 }
 
 static void refit_tail(Graph *graph, Value *scores, const Head *head, const HeadSpec *spec)

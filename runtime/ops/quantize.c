@@ -217,13 +217,12 @@ static Status dequantize_grad(GradContext *context, Error *err)
     TRY(grid_make(node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     if (grid.by_outer)
         return fail(err, STATUS_UNSUPPORTED, "%s: scales in blocks cannot be trained", node_text(node));
-    Node *ones = build_node(b, "", "DequantizeLinear", node->inputs, node->input_count, 1);
+    Value *one = build2(b, "Expand", build_scalar(b, scale->dtype, 1), build_ints(b, scale->dims, (size_t)scale->rank));
+    Value *inputs[] = {node->inputs[0], one, node_input(node, 2)};
+    Node *ones = build_node(b, "", "DequantizeLinear", inputs, 3, 1);
     if (ones == NULL)
         return b->status;
     node_copy_attrs(ones, node);
-    node_set_input(
-        ones, 1,
-        build2(b, "Expand", build_scalar(b, scale->dtype, 1), build_ints(b, scale->dims, (size_t)scale->rank)));
     Value *each = build2(b, "Mul", context->dy[0], build_finish(b, ones)); /* dy (q - zero) */
     /* [outer, axis, inner] summed to [axis], or to one number */
     int64_t folded[3] = {grid.outer, grid.axis, grid.inner}, kept[3] = {1, grid.axis, 1};

@@ -61,7 +61,7 @@ VECTOR_INLINE float vector_softplus(float x)
 /* tanh(ln(1 + e^x)) = w / (w + 2) with w = e^x (e^x + 2), which cancels nowhere. */
 VECTOR_INLINE float vector_tanh_softplus(float x)
 {
-    float n = vector_exp(x < 20.0F ? x : 20.0F), w = n * (n + 2.0F);
+    float n = vector_exp(x > 20.0F ? 20.0F : x), w = n * (n + 2.0F);
     return w / (w + 2.0F);
 }
 
