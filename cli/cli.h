@@ -40,10 +40,13 @@ Status cmd_attach(int argc, char **argv, Error *err);
 Status cmd_check(int argc, char **argv, Error *err);
 Status cmd_cut(int argc, char **argv, Error *err);
 Status cmd_diff(int argc, char **argv, Error *err);
+Status cmd_eval(int argc, char **argv, Error *err);
+Status cmd_features(int argc, char **argv, Error *err);
 Status cmd_freeze(int argc, char **argv, Error *err);
 Status cmd_heads(int argc, char **argv, Error *err);
 Status cmd_inspect(int argc, char **argv, Error *err);
 Status cmd_ops(int argc, char **argv, Error *err);
+Status cmd_predict(int argc, char **argv, Error *err);
 Status cmd_run(int argc, char **argv, Error *err);
 
 #endif

@@ -177,6 +177,16 @@ void features_release(FeatureCache *cache);
 /* The cache as a source for a Trainer made with it. */
 Status features_source(const FeatureCache *cache, uint64_t seed, ArraySource *source, Error *err);
 
+/* ---- predict.c: inference over batches ---------------------------------------------------------------------------- */
+
+typedef struct Predictor Predictor;
+
+Status predictor_new(Model *document, Predictor **predictor, Error *err); /* the document must outlive it */
+void predictor_free(Predictor *predictor);
+Status predictor_run(Predictor *predictor, const Batch *batch, Error *err);
+/* Output `index` of the last run, plain row-major, valid until the next; NULL beyond the last output. */
+const void *predictor_output(const Predictor *predictor, size_t index, Type *type);
+
 /* ---- checkpoint.c --------------------------------------------------------------------------------------------------- */
 
 /* Plain order, versioned, written atomically: parameters, optimizer states, running statistics, best so far, position. */
