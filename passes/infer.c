@@ -156,75 +156,11 @@ Status node_fold(Node *node, Error *err)
 
 /* ---- If with a known condition ---------------------------------------------------------------------------------- */
 
-/* Where the values of a body's copy are found outside it. */
-static Value *moved_initializer(Graph *graph, const Value *inner)
+/* The row of If writes out the branch that a constant condition takes. */
+static bool is_settled(const Node *node)
 {
-    Tensor *copy = arena_copy(&graph->model->arena, inner->constant, sizeof *copy);
-    copy->name = graph_unique_name(graph, inner->name);
-    Value *outer = graph_add_initializer(graph, copy);
-    outer->type = inner->type;
-    outer->role = inner->role;
-    outer->origin = inner->origin;
-    return outer;
-}
-
-static void move_node(Node *inner, Graph *graph, Node *before)
-{
-    Node *node = graph_add_node(graph, before, inner->domain, inner->op_type, inner->opset, inner->name, inner->inputs,
-                                inner->input_count, 0);
-    node->document_node = inner->document_node;
-    node_copy_attrs(node, inner);
-    for (size_t i = 0; i < node->attr_count; i++)
-        if (node->attrs[i]->g != NULL)
-            node_set_graph(node, node->attrs[i]->name, node->attrs[i]->g);
-    for (int i = 0; i < inner->output_count; i++) {
-        Value *old = inner->outputs[i];
-        if (old == NULL) {
-            node_set_output(node, i, NULL);
-            continue;
-        }
-        Value *value = node_add_output(node, graph_unique_name(graph, old->name));
-        value_replace_uses(old, value);
-        old->note = value;
-    }
-}
-
-/* The branch's nodes come before `node`; names that are taken get new ones. */
-static Status take_branch(Node *node, const Graph *branch, Error *err)
-{
-    if (branch->output_count < (size_t)node->output_count)
-        return fail(err, STATUS_REJECTED, "%s: the branch taken has %zu outputs, %d expected", node_text(node),
-                    branch->output_count, node->output_count);
-    Graph *copy = graph_clone(node->graph->model, branch);
-    size_t outputs = copy->output_count;
-    for (size_t i = 0; i < outputs; i++) {
-        copy->outputs[i]->is_output = false; /* what they become is no output for that */
-        copy->outputs[i]->note = NULL;
-    }
-    copy->output_count = 0;
-    for (size_t i = 0; i < copy->initializer_count; i++) {
-        Value *outer = moved_initializer(node->graph, copy->initializers[i]);
-        value_replace_uses(copy->initializers[i], outer);
-        copy->initializers[i]->note = outer;
-    }
-    for (Node *inner = copy->first; inner != NULL; inner = inner->next)
-        move_node(inner, node->graph, node);
-    for (int i = 0; i < node->output_count; i++) {
-        Value *result = copy->outputs[i];
-        if (node->outputs[i] != NULL)
-            value_replace_uses(node->outputs[i], result->graph == copy ? result->note : result);
-    }
-    while (copy->last != NULL)
-        node_remove(copy->last);
-    return STATUS_OK;
-}
-
-static Graph *known_branch(const Node *node)
-{
-    if (!node_is(node, "If") || node->input_count != 1 || node->inputs[0] == NULL || !is_fixed(node->inputs[0]))
-        return NULL;
-    bool yes = tensor_count(node->inputs[0]->constant) > 0 && tensor_i64_at(node->inputs[0]->constant, 0) != 0;
-    return node_graph(node, yes ? "then_branch" : "else_branch");
+    return node_is(node, "If") && node->op != NULL && node->op->expand != NULL && node->input_count == 1 &&
+           node->inputs[0] != NULL && is_fixed(node->inputs[0]);
 }
 
 /* ---- the walk ---------------------------------------------------------------------------------------------------- */
@@ -259,12 +195,8 @@ Status pass_infer_known(Graph *graph, Error *err)
         next = node->next;
         if (known_already(node))
             continue;
-        Graph *branch = known_branch(node);
-        if (branch != NULL) {
-            Node *before = node->previous;
-            TRY(take_branch(node, branch, err));
-            node_remove(node);
-            next = before == NULL ? graph->first : before->next;
+        if (is_settled(node)) {
+            TRY(node_expand(node, &next, err));
             continue;
         }
         if (node->op == NULL) {

@@ -369,17 +369,11 @@ static Status inline_node(Builder *b, Node *from, Error *err)
     Node *node = graph_add_node(b->graph, b->before, from->domain, from->op_type, from->opset, b->stem, from->inputs,
                                 from->input_count, 0);
     node->document_node = from->document_node;
-    for (size_t i = 0; i < from->attr_count; i++) {
-        Attr *attr = from->attrs[i];
-        if (attr->g)
-            node_set_graph(node, attr->name, attr->g);
-    }
-    for (size_t i = 0; i < from->attr_count; i++)
-        if (from->attrs[i]->g) {
-            from->attrs[i] = from->attrs[--from->attr_count];
-            i--;
-        }
     node_copy_attrs(node, from);
+    for (size_t i = 0; i < from->attr_count; i++) /* bodies within move along: their uses stay when `from` goes */
+        if (from->attrs[i]->g)
+            node_set_graph(node, from->attrs[i]->name, from->attrs[i]->g);
+    from->attr_count = 0;
     for (int i = 0; i < from->output_count; i++) {
         Value *old = from->outputs[i];
         if (!old) {
