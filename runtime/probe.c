@@ -296,6 +296,7 @@ static void cross_validate(const Problem *all, Folds *f, const size_t *order, si
             best = k;
     probe->penalty = penalties[best];
     probe->accuracy = (double)right[best] / (double)n;
+    probe->loss = losses[best] / (double)n;
 }
 
 static Status choose_penalty(const Problem *all, uint64_t seed, Lbfgs *l, Probe *probe, Error *err)
@@ -358,7 +359,7 @@ static Status fit_standardised(Problem *p, double penalty, uint64_t seed, Probe 
     TRY(lbfgs_init(&l, unknowns(p), err));
     Status status = STATUS_OK;
     probe->penalty = penalty;
-    probe->accuracy = NAN;
+    probe->accuracy = probe->loss = NAN;
     if (penalty < 0)
         status = choose_penalty(p, seed, &l, probe, err);
     if (status == STATUS_OK) {

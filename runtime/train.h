@@ -10,6 +10,8 @@
 #include "data/data.h"
 #include "runtime/runtime.h"
 
+typedef struct FeatureCache FeatureCache; /* features.c */
+
 enum { SOURCE_MAX = 16 }; /* inputs or targets of one model */
 
 /* ---- source.c: batches --------------------------------------------------------------------------------------- */
@@ -93,13 +95,39 @@ Status losses_value(const LossSpec *losses, size_t count, const Plan *plan, cons
 typedef struct Probe {
     size_t width, classes;
     float *weight, *bias;
-    double penalty, accuracy; /* accuracy: of the cross-validation */
+    double penalty, accuracy, loss; /* accuracy and mean log loss: of the cross-validation */
 } Probe;
 
 Status probe_fit(const float *features, const int64_t *labels, size_t count, size_t width, size_t classes, double penalty,
                  const float *class_weights, uint64_t seed, Probe *probe, Error *err);
 void probe_release(Probe *probe);
 void probe_predict(const Probe *probe, const float *features, size_t count, float *logits);
+
+/* ---- recipe.c: what `tune` does on its own --------------------------------------------------------------------------- */
+
+typedef struct PresetScore {
+    const PicturePreset *preset;
+    double accuracy, loss; /* of a probe on the frozen features, cross-validated */
+} PresetScore;
+
+enum { PRESETS_MAX = 16 };
+
+/* Which of the usual preprocessings the trunk was trained with: each is scored by a probe on the features of at most `samples` training
+ * pictures; `scores` (by preset, *count of them) and the index of the best. `spec` gives size and layout. */
+Status recipe_find_preset(Model *document, const ParamList *head, const Dataset *train, const PictureSpec *spec,
+                          size_t samples, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
+                          size_t *best, Error *err);
+
+/* Fits a linear head to cached features and writes it into the document's tensors. Needs cache->linear. */
+Status recipe_fit_head(Model *document, const ParamList *head, const FeatureCache *cache, size_t classes,
+                       const float *class_weights, uint64_t seed, Probe *probe, Error *err);
+
+/* Weights that make every class count alike: count / (classes * n_c); `weights` [classes]. */
+void recipe_balance(const size_t *counts, size_t classes, float *weights);
+
+/* Fresh values for every parameter of `params` that is trainable, as PyTorch initialises such layers (uniform within 1/sqrt(fan in); norms 1
+ * and 0): training from scratch, for comparison. */
+Status recipe_reinitialise(Model *document, const ParamList *params, uint64_t seed, Error *err);
 
 /* ---- train.c: the loop ------------------------------------------------------------------------------------------- */
 
@@ -134,7 +162,6 @@ typedef struct TrainOptions {
 } TrainOptions;
 
 typedef struct Trainer Trainer;
-typedef struct FeatureCache FeatureCache;
 
 /* `document` and `params` (with `trainable` decided) must outlive the trainer. `cache` (may be NULL) makes it train on cached features:
  * sources then give those. */

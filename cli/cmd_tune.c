@@ -1,0 +1,156 @@
+/* regraft tune: options, and the order of things. */
+#include "cli/tune.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdlib.h>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+typedef TuneFields Fields;
+
+static const char *const recipes[] = {"auto", "plain", "probe", NULL};
+static const char *const optimizers[] = {"auto", "sgd", "adagrad", "rmsprop", "adam", "adamw", NULL};
+static const char *const schedules[] = {"auto", "constant", "step", "cosine", "linear", NULL};
+static const char *const inits[] = {"pretrained", "scratch", NULL};
+static const char *const augments[] = {"auto", "none", "light", "strong", NULL};
+static const char *const frames[] = {"auto", "crop", "squash", "pad", NULL};
+static const char *const filters[] = {"bilinear", "bicubic", "nearest", NULL};
+
+static const Option options[] = {
+    {OPTION("--data", 'd', TEXT, data, "PATH", "folder of pictures, .npz, .csv or IDX file"), .required = true, .group = "Data"},
+    {OPTION("--val", 0, TEXT, val, "PATH", "validation data; else val/ or valid/ of --data, else a part held out")},
+    {OPTION("--test", 0, TEXT, test, "PATH", "test data, read once at the end; else test/ of --data")},
+    {OPTION("--held-out", 0, REAL, held_out, "PART", "part of the training data held out for validation")},
+    {OPTION("--only", 0, LIST, only, "CLASS", "train on these classes alone"), .commas = true},
+    {OPTION("--per-class", 0, INT, per_class, "N", "at most N training samples of each class"), .positive = true},
+    {OPTION("--skip-broken", 0, FLAG, skip_broken, NULL, "leave unreadable pictures out instead of stopping")},
+    {OPTION("--preset", 0, TEXT, preset, "NAME", "preprocessing: imagenet, 0-1, +-1, 0-255, ...-bgr; found by default"),
+     .group = "Pictures"},
+    {OPTION("--frame", 0, CHOICE, frame, "HOW", "how a picture becomes the model's size"), .choices = frames},
+    {OPTION("--resize", 0, CHOICE, filter, "FILTER", "resampling, always anti-aliased"), .choices = filters},
+    {OPTION("--crop", 0, REAL, crop, "PART", "part of the resized picture that the centre crop keeps")},
+    {OPTION("--augment", 0, CHOICE, augment, "HOW", "random changes while fine-tuning"), .choices = augments},
+    {OPTION("--recipe", 0, CHOICE, recipe, "NAME",
+            "auto: a probe on cached features, then fine-tuning from it, the better is kept; probe: the first alone; plain: keep "
+            "graph, head and order, train as told"),
+     .choices = recipes, .group = "Training"},
+    {OPTION("--train", 't', LIST, train, "WHAT", "head, all, last:N or a pattern on names; all by default")},
+    {OPTION("--freeze", 0, LIST, freeze, "WHAT", "patterns that are not trained")},
+    {OPTION("--head", 0, TEXT, head, "NAME", "which head to replace, as `heads` prints them")},
+    {OPTION("--keep-head", 0, FLAG, keep_head, NULL, "train the head that is there instead of a new one")},
+    {OPTION("--hidden", 0, INT, hidden, "N", "put an MLP with N hidden units on instead of a linear head"), .positive = true},
+    {OPTION("--init", 0, CHOICE, init, "HOW", "scratch: forget the trained weights, for comparison"), .choices = inits},
+    {OPTION("--loss", 0, LIST, losses, "KIND", "softmax_ce, lm, bce, mse, l1, huber, dice, multi; one for each output"), .commas = true},
+    {OPTION("--epochs", 'e', INT, epochs, "N", "at most so many passes"), .positive = true},
+    {OPTION("--batch", 'b', INT, batch, "N", "samples a step"), .positive = true},
+    {OPTION("--accumulate", 0, INT, accumulate, "N", "steps an update"), .positive = true},
+    {OPTION("--optimizer", 0, CHOICE, optimizer, "NAME", "rules and defaults of torch.optim"), .choices = optimizers},
+    {OPTION("--lr", 0, REAL, lr, "RATE", "learning rate of fine-tuning"), .positive = true},
+    {OPTION("--momentum", 0, REAL, momentum, "X", "of sgd and rmsprop")},
+    {OPTION("--nesterov", 0, FLAG, nesterov, NULL, "Nesterov's momentum")},
+    {OPTION("--weight-decay", 0, REAL, weight_decay, "X", "coupled, but for adamw")},
+    {OPTION("--beta1", 0, REAL, beta1, "X", "of adam and adamw")},
+    {OPTION("--beta2", 0, REAL, beta2, "X", "of adam and adamw")},
+    {OPTION("--eps", 0, REAL, epsilon, "X", "of adagrad, rmsprop, adam and adamw")},
+    {OPTION("--alpha", 0, REAL, alpha, "X", "of rmsprop")},
+    {OPTION("--schedule", 0, CHOICE, schedule, "NAME", "of the learning rate"), .choices = schedules},
+    {OPTION("--warmup", 0, INT, warmup, "N", "updates of linear warm-up")},
+    {OPTION("--clip-norm", 0, REAL, clip_norm, "X", "largest norm of the whole gradient")},
+    {OPTION("--clip-value", 0, REAL, clip_value, "X", "largest size of a gradient's element")},
+    {OPTION("--label-smoothing", 0, REAL, label_smoothing, "X", "part of the target spread over all classes")},
+    {OPTION("--balance", 0, FLAG, balance, NULL, "weigh classes so that each counts alike")},
+    {OPTION("--patience", 0, INT, patience, "N", "stop after N epochs without a better validation")},
+    {OPTION("--seed", 's', INT, seed, "N", "of order, augmentation, split and new weights")},
+    {OPTION("--no-shuffle", 0, FLAG, no_shuffle, NULL, "take samples in the file's order")},
+    {OPTION("--no-tie", 0, FLAG, no_tie, NULL, "train exact transposed copies apart")},
+    {OPTION("--example-input", 0, TEXT, example, "NPZ",
+            "what the model was traced with: a training-mode export has its running statistics moved once by it; takes that back")},
+    {OPTION("--output", 'o', TEXT, output, "FILE", "where the tuned model goes; never the input"), .required = true, .group = "Result"},
+    {OPTION("--run", 0, TEXT, run_folder, "DIR", "keep arguments, metrics, confusion matrix and checkpoint here")},
+    {OPTION("--resume", 0, TEXT, resume, "DIR", "go on from the checkpoint of an interrupted run's folder")},
+    {OPTION("--strip-doc", 0, FLAG, strip_doc, NULL, "drop doc strings and stack traces")},
+    {OPTION("--no-verify", 0, FLAG, no_verify, NULL, "do not read the result back and compare")},
+    {OPTION("--threads", 0, INT, threads, "N", "threads of computation"), .positive = true},
+    {OPTION("--plain-kernels", 0, FLAG, plain_kernels, NULL, "no channel layouts and fast paths: for finding out what a fault is due to")},
+    {OPTION("--json", 0, FLAG, json, NULL, "events as JSON lines on stdout")},
+    {OPTION("--quiet", 'q', FLAG, quiet, NULL, "print nothing but warnings, errors and the result")},
+    {0}};
+
+static const Usage usage = {
+    .verb = "tune",
+    .arguments = "MODEL",
+    .summary = "Fine-tunes a model on your data. With no other flag: the old head is found and replaced, the preprocessing is found, a new head "
+               "is fitted on cached features, everything is then fine-tuned from there, and what did better on the validation data is written.",
+    .examples = {"regraft tune model.onnx --data photos/ -o tuned.onnx",
+                 "regraft tune model.onnx --data photos/ --train head -o tuned.onnx",
+                 "regraft tune net.onnx --data train.npz --recipe plain --loss mse --optimizer sgd --lr 0.01 --epochs 5 -o out.onnx"},
+    .options = options,
+    .minimum = 1,
+    .maximum = 1};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    interrupted = 1;
+    signal(SIGINT, SIG_DFL); /* a second Ctrl-C ends at once */
+}
+
+bool tune_interrupted(void *context)
+{
+    (void)context;
+    return interrupted != 0;
+}
+
+static void write_arguments(Tune *tune, int argc, char **argv)
+{
+    Str text;
+    str_init(&text);
+    str_append(&text, "regraft");
+    for (int i = 0; i < argc; i++)
+        str_printf(&text, " %s", argv[i]);
+    str_append(&text, "\n");
+    Error ignored = {0};
+    progress_file(&tune->progress, "arguments.txt", text.text, &ignored);
+    str_release(&text);
+}
+
+static Status run(Tune *tune, int argc, char **argv, Error *err)
+{
+    const TuneFields *fields = tune->fields;
+    const char *folder = fields->resume != NULL ? fields->resume : fields->run_folder;
+    TRY(document_open(tune->args->items[0], &tune->document, err));
+    TRY(document_check_output(tune->document, fields->output, err));
+    AtomicFile probe; /* a folder that cannot be written is better known before the training */
+    TRY(atomic_open(&probe, fields->output, err));
+    atomic_release(&probe);
+    TRY(progress_open(&tune->progress, folder, fields->json, fields->quiet, fields->resume != NULL, err));
+    write_arguments(tune, argc, argv);
+    TRY(tune_setup(tune, err));
+    TRY(tune_train(tune, err));
+    return tune_save(tune, err);
+}
+
+Status cmd_tune(int argc, char **argv, Error *err)
+{
+    TuneFields fields = {.momentum = NAN, .weight_decay = NAN, .beta1 = NAN, .beta2 = NAN, .epsilon = NAN, .alpha = NAN, .lr = NAN,
+                         .held_out = 0.2, .crop = NAN, .patience = -1, .accumulate = 1};
+    Args args;
+    TRY(args_parse(&usage, argc, argv, &fields, &args, err));
+    if (args.help)
+        return STATUS_OK;
+#ifdef _OPENMP
+    if (fields.threads > 0)
+        omp_set_num_threads((int)fields.threads);
+#endif
+    signal(SIGINT, on_interrupt);
+    Tune tune = {.fields = &fields, .args = &args};
+    Status status = run(&tune, argc, argv, err);
+    if (status == STATUS_INTERRUPTED && tune.progress.folder != NULL)
+        fprintf(stderr, "stopped; go on with: regraft tune %s ... --resume %s (and the same options)\n", args.items[0], tune.progress.folder);
+    tune_release(&tune);
+    return status;
+}

@@ -1,0 +1,212 @@
+/* Showing and recording a training run; see progress.h. */
+#include "cli/progress.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <string.h>
+#include <time.h>
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static Status open_file(const char *folder, const char *name, bool append, FILE **file, Error *err)
+{
+    Str path;
+    str_init(&path);
+    str_printf(&path, "%s/%s", folder, name);
+    *file = fopen(path.text, append ? "a" : "w");
+    Status status = *file == NULL ? fail(err, STATUS_ENVIRONMENT, "%s: cannot write", path.text) : STATUS_OK;
+    str_release(&path);
+    return status;
+}
+
+Status progress_open(Progress *progress, const char *folder, bool json, bool quiet, bool append, Error *err)
+{
+    memset(progress, 0, sizeof *progress);
+    progress->json = json;
+    progress->quiet = quiet;
+    progress->phase = "";
+    progress->folder = folder;
+    if (folder == NULL)
+        return STATUS_OK;
+    TRY(folder_make(folder, err));
+    TRY(open_file(folder, "metrics.jsonl", append, &progress->jsonl, err));
+    TRY(open_file(folder, "metrics.csv", append, &progress->csv, err));
+    if (!append)
+        fprintf(progress->csv, "event,phase,epoch,step,loss,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_auc,seconds\n");
+    return STATUS_OK;
+}
+
+void progress_close(Progress *progress)
+{
+    if (progress->live)
+        fputc('\n', stderr);
+    if (progress->jsonl != NULL)
+        fclose(progress->jsonl);
+    if (progress->csv != NULL)
+        fclose(progress->csv);
+    memset(progress, 0, sizeof *progress);
+}
+
+Status progress_file(const Progress *progress, const char *name, const char *text, Error *err)
+{
+    if (progress->folder == NULL)
+        return STATUS_OK;
+    Str path;
+    str_init(&path);
+    str_printf(&path, "%s/%s", progress->folder, name);
+    Status status = file_write_text(path.text, text, err);
+    str_release(&path);
+    return status;
+}
+
+void progress_phase(Progress *progress, const char *phase)
+{
+    progress->phase = phase;
+}
+
+static void end_live_line(Progress *progress)
+{
+    if (progress->live)
+        fprintf(stderr, "\r\033[K");
+    progress->live = false;
+}
+
+void progress_note(Progress *progress, const char *event, const char *format, ...)
+{
+    char text[900];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    Str line;
+    str_init(&line);
+    str_printf(&line, "{\"event\":\"%s\",\"text\":", event);
+    str_append_json(&line, text);
+    str_append(&line, "}\n");
+    if (progress->jsonl != NULL)
+        fputs(line.text, progress->jsonl);
+    if (progress->json) {
+        fputs(line.text, stdout);
+        fflush(stdout);
+    } else if (!progress->quiet) {
+        end_live_line(progress);
+        fprintf(stderr, "%s\n", text);
+    }
+    str_release(&line);
+}
+
+/* ---- records --------------------------------------------------------------------------------------------------------- */
+
+static void put_number(Str *line, const char *key, double value)
+{
+    if (isfinite(value))
+        str_printf(line, ",\"%s\":%.9g", key, value);
+}
+
+static void record(Str *line, const char *phase, const TrainEvent *e)
+{
+    if (e->kind == EVENT_STEP) {
+        str_printf(line, "{\"event\":\"step\",\"phase\":\"%s\",\"epoch\":%llu,\"step\":%llu", phase, (unsigned long long)e->epoch,
+                   (unsigned long long)e->step);
+        put_number(line, "loss", e->loss);
+        put_number(line, "lr", e->lr);
+        put_number(line, "gradient_norm", e->norm);
+    } else if (e->kind == EVENT_EPOCH) {
+        str_printf(line, "{\"event\":\"epoch\",\"phase\":\"%s\",\"epoch\":%llu", phase, (unsigned long long)e->epoch);
+        put_number(line, "train_loss", e->train_loss);
+        put_number(line, "train_accuracy", e->train_accuracy);
+        put_number(line, "val_loss", e->val_loss);
+        put_number(line, "val_accuracy", e->val_accuracy);
+        put_number(line, "val_auc", e->val_auc);
+        put_number(line, "seconds", e->seconds);
+    } else if (e->kind == EVENT_END) {
+        str_printf(line, "{\"event\":\"end\",\"phase\":\"%s\",\"epoch\":%llu,\"step\":%llu", phase, (unsigned long long)e->epoch,
+                   (unsigned long long)e->step);
+    } else {
+        return;
+    }
+    str_append(line, "}\n");
+}
+
+static void cell(FILE *file, double value)
+{
+    if (isfinite(value))
+        fprintf(file, ",%.9g", value);
+    else
+        fputc(',', file);
+}
+
+static void record_csv(FILE *file, const char *phase, const TrainEvent *e)
+{
+    if (e->kind != EVENT_STEP && e->kind != EVENT_EPOCH)
+        return;
+    bool step = e->kind == EVENT_STEP;
+    fprintf(file, "%s,%s,%llu,%llu", step ? "step" : "epoch", phase, (unsigned long long)e->epoch, (unsigned long long)e->step);
+    const double values[] = {step ? e->loss : NAN,           step ? e->lr : NAN,      step ? NAN : e->train_loss,
+                             step ? NAN : e->train_accuracy, step ? NAN : e->val_loss, step ? NAN : e->val_accuracy,
+                             step ? NAN : e->val_auc,        e->seconds};
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
+        cell(file, values[i]);
+    fputc('\n', file);
+}
+
+/* ---- people ------------------------------------------------------------------------------------------------------------ */
+
+static void show_step(Progress *progress, const TrainEvent *e)
+{
+    double now = seconds_now();
+    if (!print_is_terminal(stderr) || now - progress->last_shown < 0.2)
+        return;
+    progress->last_shown = now;
+    progress->live = true;
+    fprintf(stderr, "\r\033[K%s  epoch %llu/%llu  step %llu/%llu  loss %.4f  %.0f samples/s  %s left", progress->phase,
+            (unsigned long long)e->epoch, (unsigned long long)e->epochs, (unsigned long long)e->step,
+            (unsigned long long)e->steps, e->loss, e->images_per_second, human_seconds(e->seconds_left).text);
+    fflush(stderr);
+}
+
+static void show_epoch(Progress *progress, const TrainEvent *e)
+{
+    end_live_line(progress);
+    fprintf(stderr, "%-6s epoch %2llu/%llu  loss %.4f", progress->phase, (unsigned long long)e->epoch, (unsigned long long)e->epochs,
+            e->train_loss);
+    if (isfinite(e->train_accuracy))
+        fprintf(stderr, "  accuracy %5.1f %%", 100 * e->train_accuracy);
+    if (isfinite(e->val_loss))
+        fprintf(stderr, "  | val loss %.4f", e->val_loss);
+    if (isfinite(e->val_accuracy))
+        fprintf(stderr, "  accuracy %5.1f %%", 100 * e->val_accuracy);
+    if (isfinite(e->val_auc))
+        fprintf(stderr, "  AUC %.4f", e->val_auc);
+    fprintf(stderr, "  | %s, %.0f samples/s\n", human_seconds(e->seconds).text, e->images_per_second);
+}
+
+void progress_event(const TrainEvent *event, void *context)
+{
+    Progress *progress = context;
+    Str line;
+    str_init(&line);
+    record(&line, progress->phase, event);
+    if (progress->jsonl != NULL) {
+        fputs(line.text, progress->jsonl);
+        fflush(progress->jsonl);
+    }
+    if (progress->csv != NULL)
+        record_csv(progress->csv, progress->phase, event);
+    if (progress->json) {
+        fputs(line.text, stdout);
+        fflush(stdout);
+    } else if (!progress->quiet && event->kind == EVENT_STEP) {
+        show_step(progress, event);
+    } else if (!progress->quiet && event->kind == EVENT_EPOCH) {
+        show_epoch(progress, event);
+    }
+    if (event->kind == EVENT_END)
+        end_live_line(progress);
+    str_release(&line);
+}

@@ -1,0 +1,29 @@
+/* What a training run shows and leaves behind: a line that renews itself on a terminal, plain lines elsewhere, JSON events on request, and a
+ * run folder with metrics.jsonl, metrics.csv, arguments and results (docs/formats.md). */
+#ifndef REGRAFT_CLI_PROGRESS_H
+#define REGRAFT_CLI_PROGRESS_H
+
+#include "cli/print.h"
+#include "runtime/train.h"
+
+typedef struct Progress {
+    bool json, quiet, live; /* live: the last line of the terminal is ours */
+    FILE *jsonl, *csv;      /* in the run folder; NULL: none */
+    const char *folder;
+    const char *phase;
+    double last_shown;
+    uint64_t best_epoch;
+} Progress;
+
+/* `folder` NULL: nothing is kept. With `append` an earlier run's files go on (resume). */
+Status progress_open(Progress *progress, const char *folder, bool json, bool quiet, bool append, Error *err);
+void progress_close(Progress *progress);
+void progress_phase(Progress *progress, const char *phase);
+void progress_event(const TrainEvent *event, void *progress); /* TrainOptions.on_event */
+/* One line of text for people; with --json an event of kind `event`. */
+void progress_note(Progress *progress, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* A file of the run folder, written at once; nothing happens without a folder. */
+Status progress_file(const Progress *progress, const char *name, const char *text, Error *err);
+
+#endif

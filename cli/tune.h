@@ -1,0 +1,65 @@
+/* regraft tune, in three files: cmd_tune.c (options), tune_setup.c (model, data, head, preprocessing), tune_run.c (phases, report). */
+#ifndef REGRAFT_CLI_TUNE_H
+#define REGRAFT_CLI_TUNE_H
+
+#include "cli/args.h"
+#include "cli/cli.h"
+#include "cli/progress.h"
+#include "runtime/train.h"
+
+typedef enum RecipeKind { RECIPE_AUTO, RECIPE_PLAIN, RECIPE_PROBE } RecipeKind;
+
+typedef struct TuneFields {
+    const char *data, *val, *test, *output, *run_folder, *head, *preset, *size, *example, *resume;
+    TextList train, freeze, losses, only, classes;
+    int recipe, optimizer, schedule, init, augment, frame, filter;
+    int64_t epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden;
+    double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out, crop;
+    bool nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe, plain_kernels;
+} TuneFields;
+
+typedef struct Scores { /* of one way of training on one part of the data; NaN where not measured */
+    double loss, accuracy, auc, seconds;
+} Scores;
+
+typedef struct Arm {
+    const char *name; /* "probe", "tune" */
+    Scores val, test;
+    size_t trainable;
+    double seconds;
+    bool measured;
+} Arm;
+
+typedef struct Tune {
+    const TuneFields *fields;
+    const Args *args;
+    Model *document;
+    ParamList params;
+    bool *wanted; /* [params.count] what --train and the freeze marks leave */
+    DataParts data;
+    LossSpec losses[SOURCE_MAX];
+    size_t loss_count;
+    PictureSpec picture;
+    const char *preset;   /* how the preprocessing was decided, for people */
+    bool has_picture, new_head;
+    size_t classes;       /* of a class target; 0: none */
+    float *class_weights;
+    char base_sha256[65];
+    size_t batch;
+    Progress progress;
+    Arm probe, tuned;
+    const Arm *chosen;
+    float *probabilities; /* of the chosen arm on the last measured part */
+} Tune;
+
+Status tune_setup(Tune *tune, Error *err);
+Status tune_train(Tune *tune, Error *err);
+Status tune_save(Tune *tune, Error *err);
+void tune_release(Tune *tune);
+Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *source, Error *err);
+/* Ctrl-C since the program began. */
+bool tune_interrupted(void *context);
+OptimizerSpec tune_optimizer(const Tune *tune, double lr_absent);
+size_t tune_count_trainable(const ParamList *params);
+
+#endif

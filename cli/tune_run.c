@@ -1,0 +1,507 @@
+/* The phases of `tune`: preprocessing found, probe on cached features, fine-tuning from there; then the report and the file. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cli/tune.h"
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* ---- sources ---------------------------------------------------------------------------------------------------------- */
+
+static AugmentSpec augmentation(const Tune *tune)
+{
+    int how = tune->fields->augment;
+    bool none = how == 1 || tune->fields->recipe == RECIPE_PLAIN || !tune->has_picture;
+    bool files = dataset_is_files(tune->data.train);
+    AugmentSpec spec = {.crop_area = 1, .crop_ratio = 1};
+    if (none)
+        return spec;
+    spec.flip = files || how > 1;
+    spec.crop_area = how == 3 ? 0.25 : files ? 0.5 : 0.8;
+    spec.crop_ratio = 4.0 / 3;
+    if (how == 3) {
+        spec.brightness = spec.contrast = spec.saturation = 0.3;
+        spec.erase = 0.25;
+    }
+    return spec;
+}
+
+static void on_broken(const char *message, void *context)
+{
+    progress_note(&((Tune *)context)->progress, "warning", "skipped: %s", message);
+}
+
+Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *source, Error *err)
+{
+    AugmentSpec augment = augmentation(tune);
+    LoaderOptions options = {.augment = train ? &augment : NULL,
+                             .seed = (uint64_t)tune->fields->seed,
+                             .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN,
+                             .skip_broken = tune->fields->skip_broken,
+                             .on_broken = on_broken,
+                             .context = tune};
+    return dataset_source_init(source, set, &tune->picture, &options, err);
+}
+
+/* ---- options of the trainer --------------------------------------------------------------------------------------------- */
+
+OptimizerSpec tune_optimizer(const Tune *tune, double lr_absent)
+{
+    const TuneFields *f = tune->fields;
+    OptimizerSpec spec = optimizer_default(f->optimizer == 0 ? OPTIMIZER_ADAMW : (OptimizerKind)(f->optimizer - 1));
+    spec.lr = isnan(f->lr) ? lr_absent : f->lr;
+    if (!isnan(f->momentum) || f->recipe == RECIPE_PLAIN)
+        spec.momentum = isnan(f->momentum) ? 0 : f->momentum;
+    if (!isnan(f->weight_decay) || f->recipe == RECIPE_PLAIN)
+        spec.weight_decay = isnan(f->weight_decay) ? 0 : f->weight_decay;
+    spec.beta1 = isnan(f->beta1) ? spec.beta1 : f->beta1;
+    spec.beta2 = isnan(f->beta2) ? spec.beta2 : f->beta2;
+    spec.epsilon = isnan(f->epsilon) ? spec.epsilon : f->epsilon;
+    spec.alpha = isnan(f->alpha) ? spec.alpha : f->alpha;
+    spec.nesterov = f->nesterov;
+    spec.clip_norm = f->clip_norm;
+    spec.clip_value = f->clip_value;
+    return spec;
+}
+
+static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_absent)
+{
+    const TuneFields *f = tune->fields;
+    bool plain = f->recipe == RECIPE_PLAIN;
+    TrainOptions options = {.losses = tune->losses,
+                            .loss_count = tune->loss_count,
+                            .optimizer = tune_optimizer(tune, lr_absent),
+                            .epochs = f->epochs > 0 ? (uint64_t)f->epochs : epochs_absent,
+                            .seed = (uint64_t)f->seed,
+                            .batch = tune->batch,
+                            .accumulate = (size_t)f->accumulate,
+                            .patience = f->patience >= 0 ? (uint64_t)f->patience : plain ? 0 : 6,
+                            .keep_best = tune->data.val != NULL,
+                            .by_accuracy = false,
+                            .plain_only = f->plain_kernels,
+                            .no_decay_1d = !plain,
+                            .diverged_factor = plain ? 0 : 50,
+                            .on_event = progress_event,
+                            .interrupted = tune_interrupted,
+                            .context = &tune->progress};
+    options.schedule.kind = f->schedule > 0 ? (ScheduleKind)(f->schedule - 1) : plain ? SCHEDULE_CONSTANT : SCHEDULE_COSINE;
+    options.schedule.warmup = f->warmup > 0 ? (uint64_t)f->warmup : 0;
+    options.schedule.every = 30;
+    options.schedule.factor = 0.1;
+    if (tune->progress.folder != NULL)
+        options.checkpoint = arena_printf(&tune->document->arena, "%s/checkpoint", tune->progress.folder);
+    return options;
+}
+
+/* ---- measuring ------------------------------------------------------------------------------------------------------------ */
+
+static Status labels_of(const Dataset *set, int64_t **labels, Error *err)
+{
+    size_t n = dataset_count(set);
+    *labels = malloc((n + 1) * sizeof **labels);
+    if (*labels == NULL)
+        return fail(err, STATUS_ENVIRONMENT, "no memory for %zu labels", n);
+    for (size_t i = 0; i < n; i++)
+        (*labels)[i] = dataset_label(set, 0, i);
+    return STATUS_OK;
+}
+
+static void report_metrics(Tune *tune, const Metrics *m, Json *json)
+{
+    json_put_int(json, "samples", (int64_t)m->count);
+    json_put_real(json, "loss", m->loss);
+    json_put_real(json, "accuracy", m->accuracy);
+    json_put_real(json, "auc", m->auc);
+    json_put_real(json, "macro_f1", m->macro_f1);
+    json_put_open(json, "classes", '[');
+    for (size_t c = 0; c < m->classes; c++) {
+        json_open(json, '{');
+        json_put_string(json, "name", dataset_class_name(tune->data.train, 0, c));
+        json_put_real(json, "precision", m->precision[c]);
+        json_put_real(json, "recall", m->recall[c]);
+        json_put_real(json, "f1", m->f1[c]);
+        json_close(json, '}');
+    }
+    json_close(json, ']');
+    json_put_open(json, "confusion", '[');
+    for (size_t r = 0; r < m->classes; r++) {
+        json_open(json, '[');
+        for (size_t c = 0; c < m->classes; c++)
+            json_int(json, (int64_t)m->confusion[r * m->classes + c]);
+        json_close(json, ']');
+    }
+    json_close(json, ']');
+}
+
+static Status keep_report(Tune *tune, const char *arm, const char *part, const Metrics *m, Error *err)
+{
+    if (tune->progress.folder == NULL)
+        return STATUS_OK;
+    Json json;
+    json_begin(&json, "regraft.metrics/1");
+    json_put_string(&json, "arm", arm);
+    json_put_string(&json, "part", part);
+    report_metrics(tune, m, &json);
+    json_close(&json, '}');
+    Str name;
+    str_init(&name);
+    str_printf(&name, "%s_%s.json", arm, part);
+    Status status = progress_file(&tune->progress, name.text, json.out.text, err);
+    str_release(&name);
+    str_release(&json.out);
+    return status;
+}
+
+static Status measure(Tune *tune, const Dataset *set, const float *logits, const char *arm, const char *part, Scores *scores, Error *err)
+{
+    int64_t *labels = NULL;
+    TRY(labels_of(set, &labels, err));
+    Metrics m;
+    Status status = metrics_classes(logits, labels, dataset_count(set), tune->classes, &m, err);
+    if (status == STATUS_OK) {
+        scores->loss = m.loss;
+        scores->accuracy = m.accuracy;
+        scores->auc = m.auc;
+        status = keep_report(tune, arm, part, &m, err);
+        metrics_release(&m);
+    }
+    free(labels);
+    return status;
+}
+
+/* ---- the probe -------------------------------------------------------------------------------------------------------------- */
+
+static void only_head(Tune *tune, const bool *head)
+{
+    for (size_t i = 0; i < tune->params.count; i++)
+        tune->params.items[i].trainable = head[i];
+}
+
+static Status find_preset(Tune *tune, Error *err)
+{
+    PresetScore scores[PRESETS_MAX];
+    size_t count, best;
+    double begin = seconds_now();
+    TRY(recipe_find_preset(tune->document, &tune->params, tune->data.train, &tune->picture, 256, tune->batch,
+                           (uint64_t)tune->fields->seed, scores, &count, &best, err));
+    picture_spec_use(&tune->picture, scores[best].preset);
+    tune->preset = scores[best].preset->name;
+    Str text;
+    str_init(&text);
+    for (size_t i = 0; i < count; i++)
+        str_printf(&text, "%s%s %.1f %%", i == 0 ? "" : ", ", scores[i].preset->name, 100 * scores[i].accuracy);
+    progress_note(&tune->progress, "preprocessing", "preprocessing found: %s (probes: %s; %s)", tune->preset, text.text,
+                  human_seconds(seconds_now() - begin).text);
+    str_release(&text);
+    return STATUS_OK;
+}
+
+static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, const char *part, Scores *scores, Error *err)
+{
+    DatasetSource source;
+    FeatureCache cache = {0};
+    float *logits = NULL;
+    Status status = tune_source(tune, set, false, &source, err);
+    if (status == STATUS_OK)
+        status = features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
+    if (status == STATUS_OK) {
+        logits = malloc((cache.samples * probe->classes + 1) * sizeof *logits);
+        if (logits == NULL)
+            status = fail(err, STATUS_ENVIRONMENT, "no memory for predictions");
+    }
+    if (status == STATUS_OK) {
+        probe_predict(probe, cache.rows[0], cache.samples, logits);
+        status = measure(tune, set, logits, "probe", part, scores, err);
+    }
+    free(logits);
+    features_release(&cache);
+    dataset_source_release(&source);
+    return status;
+}
+
+static Status fit_probe(Tune *tune, Error *err)
+{
+    double begin = seconds_now();
+    DatasetSource source;
+    FeatureCache cache = {0};
+    Probe probe = {0};
+    Status status = tune_source(tune, tune->data.train, false, &source, err);
+    if (status == STATUS_OK)
+        status = features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
+    double features = seconds_now() - begin;
+    if (status == STATUS_OK)
+        status = recipe_fit_head(tune->document, &tune->params, &cache, tune->classes, tune->class_weights,
+                                 (uint64_t)tune->fields->seed, &probe, err);
+    features_release(&cache);
+    dataset_source_release(&source);
+    tune->probe = (Arm){.name = "probe", .val = {NAN, NAN, NAN, 0}, .test = {NAN, NAN, NAN, 0}, .trainable = tune_count_trainable(&tune->params)};
+    if (status == STATUS_OK && tune->data.val != NULL)
+        status = probe_part(tune, &probe, tune->data.val, "val", &tune->probe.val, err);
+    tune->probe.seconds = seconds_now() - begin;
+    if (status == STATUS_OK && tune->data.test != NULL)
+        status = probe_part(tune, &probe, tune->data.test, "test", &tune->probe.test, err);
+    if (status == STATUS_OK) {
+        tune->probe.measured = true;
+        progress_note(&tune->progress, "probe", "probe: cross-validated %.1f %%, validation %.1f %%; features %s, in all %s",
+                      100 * probe.accuracy, 100 * tune->probe.val.accuracy, human_seconds(features).text,
+                      human_seconds(tune->probe.seconds).text);
+    }
+    probe_release(&probe);
+    return status;
+}
+
+/* Is the head that may be trained one that a probe can fit? Then everything before it is run once. */
+static Status select_head(Tune *tune, bool **head, bool *found, Error *err)
+{
+    const char *pattern = "head";
+    *head = calloc(tune->params.count + 1, sizeof **head);
+    if (*head == NULL)
+        return fail(err, STATUS_ENVIRONMENT, "no memory for %zu parameters", tune->params.count);
+    Error none = {0};
+    *found = params_select(tune->document, &tune->params, &pattern, 1, *head, &none) == STATUS_OK;
+    for (size_t i = 0; i < tune->params.count && *found; i++)
+        if ((*head)[i] && !tune->wanted[i])
+            *found = false;
+    return STATUS_OK;
+}
+
+static bool head_is_all(const Tune *tune, const bool *head)
+{
+    for (size_t i = 0; i < tune->params.count; i++)
+        if (tune->wanted[i] && !head[i])
+            return false;
+    return true;
+}
+
+/* ---- fine-tuning -------------------------------------------------------------------------------------------------------------- */
+
+static Status evaluate_arm(Tune *tune, Trainer *trainer, Arm *arm, Error *err)
+{
+    const struct {
+        const Dataset *set;
+        const char *name;
+        Scores *scores;
+    } parts[] = {{tune->data.val, "val", &arm->val}, {tune->data.test, "test", &arm->test}};
+    for (size_t p = 0; p < 2; p++) {
+        if (parts[p].set == NULL || tune->classes == 0)
+            continue;
+        DatasetSource source;
+        float *logits = NULL;
+        Status status = tune_source(tune, parts[p].set, false, &source, err);
+        if (status == STATUS_OK)
+            status = trainer_evaluate(trainer, &source.source, 0, &logits, NULL, NULL, err);
+        if (status == STATUS_OK)
+            status = measure(tune, parts[p].set, logits, arm->name, parts[p].name, parts[p].scores, err);
+        free(logits);
+        dataset_source_release(&source);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+/* Better on the validation data, or nothing to compare with. */
+static bool tuned_is_better(const Tune *tune)
+{
+    if (!tune->probe.measured || tune->data.val == NULL || isnan(tune->tuned.val.loss))
+        return true;
+    const Scores *a = &tune->tuned.val, *b = &tune->probe.val;
+    if (tune->classes == 2 && isfinite(a->auc) && isfinite(b->auc) && dataset_count(tune->data.val) >= 200)
+        return a->auc > b->auc;
+    return a->accuracy > b->accuracy || (a->accuracy >= b->accuracy && a->loss < b->loss);
+}
+
+static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char *name, Error *err)
+{
+    double begin = seconds_now();
+    TrainOptions options = train_options(tune, lr, epochs);
+    Trainer *trainer = NULL;
+    DatasetSource train = {0}, val = {0};
+    tune->tuned = (Arm){.name = name, .val = {NAN, NAN, NAN, 0}, .test = {NAN, NAN, NAN, 0}, .trainable = tune_count_trainable(&tune->params)};
+    progress_phase(&tune->progress, name);
+    Status status = trainer_new(tune->document, &tune->params, NULL, &options, &trainer, err);
+    if (status == STATUS_OK)
+        status = tune_source(tune, tune->data.train, true, &train, err);
+    if (status == STATUS_OK && tune->data.val != NULL)
+        status = tune_source(tune, tune->data.val, false, &val, err);
+    if (status == STATUS_OK && tune->fields->resume != NULL)
+        status = trainer_resume(trainer, options.checkpoint, err);
+    if (status == STATUS_OK)
+        status = trainer_run(trainer, &train.source, tune->data.val != NULL ? &val.source : NULL, err);
+    tune->tuned.seconds = seconds_now() - begin;
+    if (status == STATUS_OK)
+        status = evaluate_arm(tune, trainer, &tune->tuned, err);
+    tune->tuned.measured = status == STATUS_OK;
+    tune->chosen = status == STATUS_OK && !tuned_is_better(tune) ? &tune->probe : &tune->tuned;
+    if (status == STATUS_OK && tune->chosen == &tune->tuned)
+        status = params_write_back(trainer_store(trainer), tune->document, err);
+    dataset_source_release(&train);
+    dataset_source_release(&val);
+    trainer_free(trainer);
+    return status;
+}
+
+static void train_wanted(Tune *tune)
+{
+    for (size_t i = 0; i < tune->params.count; i++)
+        tune->params.items[i].trainable = tune->wanted[i];
+}
+
+static Status default_preset(Tune *tune)
+{
+    if (tune->has_picture && tune->preset == NULL) {
+        tune->preset = "0-1";
+        picture_spec_use(&tune->picture, picture_preset("0-1"));
+    }
+    return STATUS_OK;
+}
+
+Status tune_train(Tune *tune, Error *err)
+{
+    bool *head = NULL, found = false;
+    Status status = STATUS_OK;
+    bool auto_recipe = tune->fields->recipe != RECIPE_PLAIN && tune->fields->init == 0 && tune->classes > 0;
+    if (auto_recipe)
+        status = select_head(tune, &head, &found, err);
+    bool done = false;
+    if (status == STATUS_OK && found) {
+        only_head(tune, head);
+        if (tune->has_picture && tune->preset == NULL)
+            status = find_preset(tune, err);
+        Error why = {0};
+        if (status == STATUS_OK && fit_probe(tune, &why) != STATUS_OK) {
+            if (why.status != STATUS_UNSUPPORTED)
+                status = fail(err, why.status, "%s", why.message);
+            else
+                progress_note(&tune->progress, "note", "no probe: %s", why.message);
+        }
+        done = tune->probe.measured && (tune->fields->recipe == RECIPE_PROBE || head_is_all(tune, head));
+    }
+    if (status == STATUS_OK && done) {
+        tune->chosen = &tune->probe;
+    } else if (status == STATUS_OK) {
+        train_wanted(tune);
+        default_preset(tune);
+        bool plain = tune->fields->recipe == RECIPE_PLAIN;
+        status = train_from_here(tune, plain ? 1e-3 : tune->probe.measured ? 1e-4 : 1e-3, plain ? 1 : 20,
+                                 tune->fields->init == 1 ? "scratch" : "tune", err);
+    }
+    free(head);
+    return status;
+}
+
+/* ---- the file, the table -------------------------------------------------------------------------------------------------------- */
+
+static void cell_number(Table *table, double value, double scale, const char *unit)
+{
+    if (isfinite(value))
+        table_cell(table, STYLE_PLAIN, "%.*f%s", scale > 1 ? 1 : 4, value * scale, unit);
+    else
+        table_cell(table, STYLE_PLAIN, "");
+}
+
+static void show_arm(Table *table, const Tune *tune, const Arm *arm)
+{
+    if (!arm->measured)
+        return;
+    bool chosen = tune->chosen == arm;
+    table_cell(table, chosen ? STYLE_BOLD : STYLE_PLAIN, "%s%s", arm->name, chosen ? " *" : "");
+    table_cell(table, STYLE_PLAIN, "%s", human_count((int64_t)arm->trainable).text);
+    cell_number(table, arm->val.accuracy, 100, " %");
+    cell_number(table, arm->val.auc, 1, "");
+    cell_number(table, arm->test.accuracy, 100, " %");
+    cell_number(table, arm->test.auc, 1, "");
+    table_cell(table, STYLE_PLAIN, "%s", human_seconds(arm->seconds).text);
+}
+
+static void show_table(const Tune *tune)
+{
+    if (tune->fields->json || tune->classes == 0)
+        return;
+    static const char *const names[] = {"", "trainable", "val accuracy", "val AUC", "test accuracy", "test AUC", "time"};
+    Table table;
+    table_init(&table, "lrrrrrr");
+    table_head(&table, names);
+    show_arm(&table, tune, &tune->probe);
+    show_arm(&table, tune, &tune->tuned);
+    table_print(&table, stdout, 0);
+    table_release(&table);
+}
+
+static void put_arm(Json *json, const Arm *arm)
+{
+    if (!arm->measured)
+        return;
+    json_put_open(json, arm->name, '{');
+    json_put_int(json, "trainable", (int64_t)arm->trainable);
+    json_put_real(json, "seconds", arm->seconds);
+    json_put_real(json, "val_loss", arm->val.loss);
+    json_put_real(json, "val_accuracy", arm->val.accuracy);
+    json_put_real(json, "val_auc", arm->val.auc);
+    json_put_real(json, "test_loss", arm->test.loss);
+    json_put_real(json, "test_accuracy", arm->test.accuracy);
+    json_put_real(json, "test_auc", arm->test.auc);
+    json_close(json, '}');
+}
+
+static Status keep_summary(Tune *tune, Error *err)
+{
+    Json json;
+    json_begin(&json, "regraft.tune/1");
+    json_put_string(&json, "output", tune->fields->output);
+    json_put_string(&json, "chosen", tune->chosen->name);
+    json_put_string(&json, "preprocessing", tune->preset);
+    put_arm(&json, &tune->probe);
+    put_arm(&json, &tune->tuned);
+    json_close(&json, '}');
+    str_append(&json.out, "\n");
+    if (tune->fields->json)
+        fputs(json.out.text, stdout);
+    Status status = progress_file(&tune->progress, "result.json", json.out.text, err);
+    str_release(&json.out);
+    return status;
+}
+
+static void write_metadata(Tune *tune)
+{
+    static const char *const recipes[] = {"auto", "plain", "probe"};
+    Model *document = tune->document;
+    if (tune->has_picture) {
+        Str text;
+        str_init(&text);
+        picture_spec_print(&tune->picture, &text);
+        model_set_metadata(document, "regraft.preprocess", text.text);
+        str_release(&text);
+    }
+    model_set_metadata(document, "regraft.recipe", recipes[tune->fields->recipe]);
+    model_set_metadata(document, "regraft.seed", arena_printf(&document->arena, "%lld", (long long)tune->fields->seed));
+    model_set_metadata(document, "regraft.base_sha256", tune->base_sha256);
+}
+
+Status tune_save(Tune *tune, Error *err)
+{
+    document_to_inference(tune->document);
+    write_metadata(tune);
+    TRY(document_save(tune->document, tune->fields->output, tune->fields->strip_doc, err));
+    if (!tune->fields->no_verify)
+        TRY(document_verify(tune->document, NULL, tune->fields->output, err));
+    TRY(keep_summary(tune, err));
+    show_table(tune);
+    if (!tune->fields->json)
+        printf("wrote %s (%s)\n", tune->fields->output, tune->chosen->name);
+    return print_finish(err);
+}
+
+void tune_release(Tune *tune)
+{
+    progress_close(&tune->progress);
+    data_close(&tune->data);
+    free(tune->wanted);
+    model_free(tune->document);
+}
