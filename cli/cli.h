@@ -28,7 +28,7 @@ Status document_inline(Model *document, Error *err);
 Status document_check_output(const Model *document, const char *output, Error *err);
 Status document_save(const Model *document, const char *output, bool strip_doc, Error *err);
 /* Reads `output` back: it must pass the checker, its shapes must fit, and it must be what is in memory; every
- * initializer that `original` has under the same name must have the same bytes. STATUS_UNVERIFIED says what is wrong,
+ * initializer that `original` (may be NULL) has under the same name must have the same bytes. STATUS_UNVERIFIED says what is wrong,
  * and the file is removed. */
 Status document_verify(const Model *document, const Model *original, const char *output, Error *err);
 /* Types with symbols where inference reaches; a failure to infer is a warning, not an end. */
@@ -48,5 +48,6 @@ Status cmd_inspect(int argc, char **argv, Error *err);
 Status cmd_ops(int argc, char **argv, Error *err);
 Status cmd_predict(int argc, char **argv, Error *err);
 Status cmd_run(int argc, char **argv, Error *err);
+Status cmd_tune(int argc, char **argv, Error *err);
 
 #endif

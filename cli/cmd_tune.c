@@ -19,7 +19,8 @@ static const char *const frames[] = {"auto", "crop", "squash", "pad", NULL};
 static const char *const filters[] = {"bilinear", "bicubic", "nearest", NULL};
 
 static const Option options[] = {
-    {OPTION("--data", 'd', TEXT, data, "PATH", "folder of pictures, .npz, .csv or IDX file"), .required = true, .group = "Data"},
+    {OPTION("--data", 'd', TEXT, data, "PATH", "folder of pictures, .npz, .csv or IDX file"), .required = true,
+     .group = "Data"},
     {OPTION("--val", 0, TEXT, val, "PATH", "validation data; else val/ or valid/ of --data, else a part held out")},
     {OPTION("--test", 0, TEXT, test, "PATH", "test data, read once at the end; else test/ of --data")},
     {OPTION("--held-out", 0, REAL, held_out, "PART", "part of the training data held out for validation")},
@@ -33,16 +34,19 @@ static const Option options[] = {
     {OPTION("--crop", 0, REAL, crop, "PART", "part of the resized picture that the centre crop keeps")},
     {OPTION("--augment", 0, CHOICE, augment, "HOW", "random changes while fine-tuning"), .choices = augments},
     {OPTION("--recipe", 0, CHOICE, recipe, "NAME",
-            "auto: a probe on cached features, then fine-tuning from it, the better is kept; probe: the first alone; plain: keep "
+            "auto: a probe on cached features, then fine-tuning from it, the better is kept; probe: the first alone; "
+            "plain: keep "
             "graph, head and order, train as told"),
      .choices = recipes, .group = "Training"},
     {OPTION("--train", 't', LIST, train, "WHAT", "head, all, last:N or a pattern on names; all by default")},
     {OPTION("--freeze", 0, LIST, freeze, "WHAT", "patterns that are not trained")},
     {OPTION("--head", 0, TEXT, head, "NAME", "which head to replace, as `heads` prints them")},
     {OPTION("--keep-head", 0, FLAG, keep_head, NULL, "train the head that is there instead of a new one")},
-    {OPTION("--hidden", 0, INT, hidden, "N", "put an MLP with N hidden units on instead of a linear head"), .positive = true},
+    {OPTION("--hidden", 0, INT, hidden, "N", "put an MLP with N hidden units on instead of a linear head"),
+     .positive = true},
     {OPTION("--init", 0, CHOICE, init, "HOW", "scratch: forget the trained weights, for comparison"), .choices = inits},
-    {OPTION("--loss", 0, LIST, losses, "KIND", "softmax_ce, lm, bce, mse, l1, huber, dice, multi; one for each output"), .commas = true},
+    {OPTION("--loss", 0, LIST, losses, "KIND", "softmax_ce, lm, bce, mse, l1, huber, dice, multi; one for each output"),
+     .commas = true},
     {OPTION("--epochs", 'e', INT, epochs, "N", "at most so many passes"), .positive = true},
     {OPTION("--batch", 'b', INT, batch, "N", "samples a step"), .positive = true},
     {OPTION("--accumulate", 0, INT, accumulate, "N", "steps an update"), .positive = true},
@@ -66,29 +70,34 @@ static const Option options[] = {
     {OPTION("--no-shuffle", 0, FLAG, no_shuffle, NULL, "take samples in the file's order")},
     {OPTION("--no-tie", 0, FLAG, no_tie, NULL, "train exact transposed copies apart")},
     {OPTION("--example-input", 0, TEXT, example, "NPZ",
-            "what the model was traced with: a training-mode export has its running statistics moved once by it; takes that back")},
-    {OPTION("--output", 'o', TEXT, output, "FILE", "where the tuned model goes; never the input"), .required = true, .group = "Result"},
+            "what the model was traced with: a training-mode export has its running statistics moved once by it; takes "
+            "that back")},
+    {OPTION("--output", 'o', TEXT, output, "FILE", "where the tuned model goes; never the input"), .required = true,
+     .group = "Result"},
     {OPTION("--run", 0, TEXT, run_folder, "DIR", "keep arguments, metrics, confusion matrix and checkpoint here")},
     {OPTION("--resume", 0, TEXT, resume, "DIR", "go on from the checkpoint of an interrupted run's folder")},
     {OPTION("--strip-doc", 0, FLAG, strip_doc, NULL, "drop doc strings and stack traces")},
     {OPTION("--no-verify", 0, FLAG, no_verify, NULL, "do not read the result back and compare")},
     {OPTION("--threads", 0, INT, threads, "N", "threads of computation"), .positive = true},
-    {OPTION("--plain-kernels", 0, FLAG, plain_kernels, NULL, "no channel layouts and fast paths: for finding out what a fault is due to")},
+    {OPTION("--plain-kernels", 0, FLAG, plain_kernels, NULL,
+            "no channel layouts and fast paths: for finding out what a fault is due to")},
     {OPTION("--json", 0, FLAG, json, NULL, "events as JSON lines on stdout")},
     {OPTION("--quiet", 'q', FLAG, quiet, NULL, "print nothing but warnings, errors and the result")},
     {0}};
 
-static const Usage usage = {
-    .verb = "tune",
-    .arguments = "MODEL",
-    .summary = "Fine-tunes a model on your data. With no other flag: the old head is found and replaced, the preprocessing is found, a new head "
-               "is fitted on cached features, everything is then fine-tuned from there, and what did better on the validation data is written.",
-    .examples = {"regraft tune model.onnx --data photos/ -o tuned.onnx",
-                 "regraft tune model.onnx --data photos/ --train head -o tuned.onnx",
-                 "regraft tune net.onnx --data train.npz --recipe plain --loss mse --optimizer sgd --lr 0.01 --epochs 5 -o out.onnx"},
-    .options = options,
-    .minimum = 1,
-    .maximum = 1};
+static const Usage usage = {.verb = "tune",
+                            .arguments = "MODEL",
+                            .summary = "Fine-tunes a model on your data. With no other flag: the old head is found and "
+                                       "replaced, the preprocessing is found, a new head "
+                                       "is fitted on cached features, everything is then fine-tuned from there, and "
+                                       "what did better on the validation data is written.",
+                            .examples = {"regraft tune model.onnx --data photos/ -o tuned.onnx",
+                                         "regraft tune model.onnx --data photos/ --train head -o tuned.onnx",
+                                         "regraft tune net.onnx --data train.npz --recipe plain --loss mse --optimizer "
+                                         "sgd --lr 0.01 --epochs 5 -o out.onnx"},
+                            .options = options,
+                            .minimum = 1,
+                            .maximum = 1};
 
 static volatile sig_atomic_t interrupted;
 
@@ -136,8 +145,17 @@ static Status run(Tune *tune, int argc, char **argv, Error *err)
 
 Status cmd_tune(int argc, char **argv, Error *err)
 {
-    TuneFields fields = {.momentum = NAN, .weight_decay = NAN, .beta1 = NAN, .beta2 = NAN, .epsilon = NAN, .alpha = NAN, .lr = NAN,
-                         .held_out = 0.2, .crop = NAN, .patience = -1, .accumulate = 1};
+    TuneFields fields = {.momentum = NAN,
+                         .weight_decay = NAN,
+                         .beta1 = NAN,
+                         .beta2 = NAN,
+                         .epsilon = NAN,
+                         .alpha = NAN,
+                         .lr = NAN,
+                         .held_out = 0.2,
+                         .crop = NAN,
+                         .patience = -1,
+                         .accumulate = 1};
     Args args;
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)
@@ -150,7 +168,8 @@ Status cmd_tune(int argc, char **argv, Error *err)
     Tune tune = {.fields = &fields, .args = &args};
     Status status = run(&tune, argc, argv, err);
     if (status == STATUS_INTERRUPTED && tune.progress.folder != NULL)
-        fprintf(stderr, "stopped; go on with: regraft tune %s ... --resume %s (and the same options)\n", args.items[0], tune.progress.folder);
+        fprintf(stderr, "stopped; go on with: regraft tune %s ... --resume %s (and the same options)\n", args.items[0],
+                tune.progress.folder);
     tune_release(&tune);
     return status;
 }

@@ -143,7 +143,7 @@ static Status verify(const Model *document, const Model *original, const char *o
         status = same_graph(document, written, err);
     if (status == STATUS_OK)
         status = same_initializers(written->graph, document->graph, NULL, true, err);
-    if (status == STATUS_OK)
+    if (status == STATUS_OK && original != NULL)
         status =
             same_initializers(written->graph, original->graph, model_metadata(document, "regraft.head"), false, err);
     model_free(written);

@@ -23,6 +23,7 @@ static const Command commands[] = {
     {"eval", cmd_eval, "how good a model is on labelled data"},
     {"predict", cmd_predict, "what a model makes of pictures or arrays"},
     {"features", cmd_features, "what the head reads, for every sample, as arrays"},
+    {"tune", cmd_tune, "fine-tune a model on your data"},
     {"diff", cmd_diff, "what differs between two models"},
     {"run", cmd_run, "one inference, or a folder of conformance cases"},
     {"ops", cmd_ops, "the operators that this build understands"},

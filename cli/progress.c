@@ -37,7 +37,8 @@ Status progress_open(Progress *progress, const char *folder, bool json, bool qui
     TRY(open_file(folder, "metrics.jsonl", append, &progress->jsonl, err));
     TRY(open_file(folder, "metrics.csv", append, &progress->csv, err));
     if (!append)
-        fprintf(progress->csv, "event,phase,epoch,step,loss,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_auc,seconds\n");
+        fprintf(progress->csv,
+                "event,phase,epoch,step,loss,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_auc,seconds\n");
     return STATUS_OK;
 }
 
@@ -100,7 +101,8 @@ void progress_note(Progress *progress, const char *event, const char *format, ..
     str_release(&line);
 }
 
-/* ---- records --------------------------------------------------------------------------------------------------------- */
+/* ---- records
+ * --------------------------------------------------------------------------------------------------------- */
 
 static void put_number(Str *line, const char *key, double value)
 {
@@ -111,8 +113,8 @@ static void put_number(Str *line, const char *key, double value)
 static void record(Str *line, const char *phase, const TrainEvent *e)
 {
     if (e->kind == EVENT_STEP) {
-        str_printf(line, "{\"event\":\"step\",\"phase\":\"%s\",\"epoch\":%llu,\"step\":%llu", phase, (unsigned long long)e->epoch,
-                   (unsigned long long)e->step);
+        str_printf(line, "{\"event\":\"step\",\"phase\":\"%s\",\"epoch\":%llu,\"step\":%llu", phase,
+                   (unsigned long long)e->epoch, (unsigned long long)e->step);
         put_number(line, "loss", e->loss);
         put_number(line, "lr", e->lr);
         put_number(line, "gradient_norm", e->norm);
@@ -125,8 +127,8 @@ static void record(Str *line, const char *phase, const TrainEvent *e)
         put_number(line, "val_auc", e->val_auc);
         put_number(line, "seconds", e->seconds);
     } else if (e->kind == EVENT_END) {
-        str_printf(line, "{\"event\":\"end\",\"phase\":\"%s\",\"epoch\":%llu,\"step\":%llu", phase, (unsigned long long)e->epoch,
-                   (unsigned long long)e->step);
+        str_printf(line, "{\"event\":\"end\",\"phase\":\"%s\",\"epoch\":%llu,\"step\":%llu", phase,
+                   (unsigned long long)e->epoch, (unsigned long long)e->step);
     } else {
         return;
     }
@@ -146,16 +148,19 @@ static void record_csv(FILE *file, const char *phase, const TrainEvent *e)
     if (e->kind != EVENT_STEP && e->kind != EVENT_EPOCH)
         return;
     bool step = e->kind == EVENT_STEP;
-    fprintf(file, "%s,%s,%llu,%llu", step ? "step" : "epoch", phase, (unsigned long long)e->epoch, (unsigned long long)e->step);
-    const double values[] = {step ? e->loss : NAN,           step ? e->lr : NAN,      step ? NAN : e->train_loss,
-                             step ? NAN : e->train_accuracy, step ? NAN : e->val_loss, step ? NAN : e->val_accuracy,
-                             step ? NAN : e->val_auc,        e->seconds};
+    fprintf(file, "%s,%s,%llu,%llu", step ? "step" : "epoch", phase, (unsigned long long)e->epoch,
+            (unsigned long long)e->step);
+    const double values[] = {step ? e->loss : NAN,       step ? e->lr : NAN,
+                             step ? NAN : e->train_loss, step ? NAN : e->train_accuracy,
+                             step ? NAN : e->val_loss,   step ? NAN : e->val_accuracy,
+                             step ? NAN : e->val_auc,    e->seconds};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
         cell(file, values[i]);
     fputc('\n', file);
 }
 
-/* ---- people ------------------------------------------------------------------------------------------------------------ */
+/* ---- people
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static void show_step(Progress *progress, const TrainEvent *e)
 {
@@ -173,8 +178,8 @@ static void show_step(Progress *progress, const TrainEvent *e)
 static void show_epoch(Progress *progress, const TrainEvent *e)
 {
     end_live_line(progress);
-    fprintf(stderr, "%-6s epoch %2llu/%llu  loss %.4f", progress->phase, (unsigned long long)e->epoch, (unsigned long long)e->epochs,
-            e->train_loss);
+    fprintf(stderr, "%-6s epoch %2llu/%llu  loss %.4f", progress->phase, (unsigned long long)e->epoch,
+            (unsigned long long)e->epochs, e->train_loss);
     if (isfinite(e->train_accuracy))
         fprintf(stderr, "  accuracy %5.1f %%", 100 * e->train_accuracy);
     if (isfinite(e->val_loss))

@@ -1,4 +1,5 @@
-/* regraft tune, in three files: cmd_tune.c (options), tune_setup.c (model, data, head, preprocessing), tune_run.c (phases, report). */
+/* regraft tune, in three files: cmd_tune.c (options), tune_setup.c (model, data, head, preprocessing), tune_run.c
+ * (phases, report). */
 #ifndef REGRAFT_CLI_TUNE_H
 #define REGRAFT_CLI_TUNE_H
 
@@ -14,8 +15,10 @@ typedef struct TuneFields {
     TextList train, freeze, losses, only, classes;
     int recipe, optimizer, schedule, init, augment, frame, filter;
     int64_t epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden;
-    double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out, crop;
-    bool nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe, plain_kernels;
+    double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
+        crop;
+    bool nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe,
+        plain_kernels;
 } TuneFields;
 
 typedef struct Scores { /* of one way of training on one part of the data; NaN where not measured */
@@ -40,9 +43,9 @@ typedef struct Tune {
     LossSpec losses[SOURCE_MAX];
     size_t loss_count;
     PictureSpec picture;
-    const char *preset;   /* how the preprocessing was decided, for people */
+    const char *preset; /* how the preprocessing was decided, for people */
     bool has_picture, new_head;
-    size_t classes;       /* of a class target; 0: none */
+    size_t classes; /* of a class target; 0: none */
     float *class_weights;
     char base_sha256[65];
     size_t batch;

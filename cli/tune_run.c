@@ -1,4 +1,5 @@
-/* The phases of `tune`: preprocessing found, probe on cached features, fine-tuning from there; then the report and the file. */
+/* The phases of `tune`: preprocessing found, probe on cached features, fine-tuning from there; then the report and the
+ * file. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,8 @@ static double seconds_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* ---- sources ---------------------------------------------------------------------------------------------------------- */
+/* ---- sources
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static AugmentSpec augmentation(const Tune *tune)
 {
@@ -50,7 +52,8 @@ Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *so
     return dataset_source_init(source, set, &tune->picture, &options, err);
 }
 
-/* ---- options of the trainer --------------------------------------------------------------------------------------------- */
+/* ---- options of the trainer
+ * --------------------------------------------------------------------------------------------- */
 
 OptimizerSpec tune_optimizer(const Tune *tune, double lr_absent)
 {
@@ -82,7 +85,9 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                             .seed = (uint64_t)f->seed,
                             .batch = tune->batch,
                             .accumulate = (size_t)f->accumulate,
-                            .patience = f->patience >= 0 ? (uint64_t)f->patience : plain ? 0 : 6,
+                            .patience = f->patience >= 0 ? (uint64_t)f->patience
+                                        : plain          ? 0
+                                                         : 6,
                             .keep_best = tune->data.val != NULL,
                             .by_accuracy = false,
                             .plain_only = f->plain_kernels,
@@ -91,7 +96,9 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                             .on_event = progress_event,
                             .interrupted = tune_interrupted,
                             .context = &tune->progress};
-    options.schedule.kind = f->schedule > 0 ? (ScheduleKind)(f->schedule - 1) : plain ? SCHEDULE_CONSTANT : SCHEDULE_COSINE;
+    options.schedule.kind = f->schedule > 0 ? (ScheduleKind)(f->schedule - 1)
+                            : plain         ? SCHEDULE_CONSTANT
+                                            : SCHEDULE_COSINE;
     options.schedule.warmup = f->warmup > 0 ? (uint64_t)f->warmup : 0;
     options.schedule.every = 30;
     options.schedule.factor = 0.1;
@@ -100,7 +107,8 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
     return options;
 }
 
-/* ---- measuring ------------------------------------------------------------------------------------------------------------ */
+/* ---- measuring
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static Status labels_of(const Dataset *set, int64_t **labels, Error *err)
 {
@@ -159,7 +167,8 @@ static Status keep_report(Tune *tune, const char *arm, const char *part, const M
     return status;
 }
 
-static Status measure(Tune *tune, const Dataset *set, const float *logits, const char *arm, const char *part, Scores *scores, Error *err)
+static Status measure(Tune *tune, const Dataset *set, const float *logits, const char *arm, const char *part,
+                      Scores *scores, Error *err)
 {
     int64_t *labels = NULL;
     TRY(labels_of(set, &labels, err));
@@ -176,7 +185,8 @@ static Status measure(Tune *tune, const Dataset *set, const float *logits, const
     return status;
 }
 
-/* ---- the probe -------------------------------------------------------------------------------------------------------------- */
+/* ---- the probe
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static void only_head(Tune *tune, const bool *head)
 {
@@ -203,14 +213,16 @@ static Status find_preset(Tune *tune, Error *err)
     return STATUS_OK;
 }
 
-static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, const char *part, Scores *scores, Error *err)
+static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, const char *part, Scores *scores,
+                         Error *err)
 {
     DatasetSource source;
     FeatureCache cache = {0};
     float *logits = NULL;
     Status status = tune_source(tune, set, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
+        status =
+            features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
     if (status == STATUS_OK) {
         logits = malloc((cache.samples * probe->classes + 1) * sizeof *logits);
         if (logits == NULL)
@@ -234,14 +246,18 @@ static Status fit_probe(Tune *tune, Error *err)
     Probe probe = {0};
     Status status = tune_source(tune, tune->data.train, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
+        status =
+            features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
     double features = seconds_now() - begin;
     if (status == STATUS_OK)
         status = recipe_fit_head(tune->document, &tune->params, &cache, tune->classes, tune->class_weights,
                                  (uint64_t)tune->fields->seed, &probe, err);
     features_release(&cache);
     dataset_source_release(&source);
-    tune->probe = (Arm){.name = "probe", .val = {NAN, NAN, NAN, 0}, .test = {NAN, NAN, NAN, 0}, .trainable = tune_count_trainable(&tune->params)};
+    tune->probe = (Arm){.name = "probe",
+                        .val = {NAN, NAN, NAN, 0},
+                        .test = {NAN, NAN, NAN, 0},
+                        .trainable = tune_count_trainable(&tune->params)};
     if (status == STATUS_OK && tune->data.val != NULL)
         status = probe_part(tune, &probe, tune->data.val, "val", &tune->probe.val, err);
     tune->probe.seconds = seconds_now() - begin;
@@ -249,7 +265,8 @@ static Status fit_probe(Tune *tune, Error *err)
         status = probe_part(tune, &probe, tune->data.test, "test", &tune->probe.test, err);
     if (status == STATUS_OK) {
         tune->probe.measured = true;
-        progress_note(&tune->progress, "probe", "probe: cross-validated %.1f %%, validation %.1f %%; features %s, in all %s",
+        progress_note(&tune->progress, "probe",
+                      "probe: cross-validated %.1f %%, validation %.1f %%; features %s, in all %s",
                       100 * probe.accuracy, 100 * tune->probe.val.accuracy, human_seconds(features).text,
                       human_seconds(tune->probe.seconds).text);
     }
@@ -280,7 +297,8 @@ static bool head_is_all(const Tune *tune, const bool *head)
     return true;
 }
 
-/* ---- fine-tuning -------------------------------------------------------------------------------------------------------------- */
+/* ---- fine-tuning
+ * -------------------------------------------------------------------------------------------------------------- */
 
 static Status evaluate_arm(Tune *tune, Trainer *trainer, Arm *arm, Error *err)
 {
@@ -323,7 +341,10 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     TrainOptions options = train_options(tune, lr, epochs);
     Trainer *trainer = NULL;
     DatasetSource train = {0}, val = {0};
-    tune->tuned = (Arm){.name = name, .val = {NAN, NAN, NAN, 0}, .test = {NAN, NAN, NAN, 0}, .trainable = tune_count_trainable(&tune->params)};
+    tune->tuned = (Arm){.name = name,
+                        .val = {NAN, NAN, NAN, 0},
+                        .test = {NAN, NAN, NAN, 0},
+                        .trainable = tune_count_trainable(&tune->params)};
     progress_phase(&tune->progress, name);
     Status status = trainer_new(tune->document, &tune->params, NULL, &options, &trainer, err);
     if (status == STATUS_OK)
@@ -389,21 +410,25 @@ Status tune_train(Tune *tune, Error *err)
         train_wanted(tune);
         default_preset(tune);
         bool plain = tune->fields->recipe == RECIPE_PLAIN;
-        status = train_from_here(tune, plain ? 1e-3 : tune->probe.measured ? 1e-4 : 1e-3, plain ? 1 : 20,
-                                 tune->fields->init == 1 ? "scratch" : "tune", err);
+        status = train_from_here(tune,
+                                 plain                  ? 1e-3
+                                 : tune->probe.measured ? 1e-4
+                                                        : 1e-3,
+                                 plain ? 1 : 20, tune->fields->init == 1 ? "scratch" : "tune", err);
     }
     free(head);
     return status;
 }
 
-/* ---- the file, the table -------------------------------------------------------------------------------------------------------- */
+/* ---- the file, the table
+ * -------------------------------------------------------------------------------------------------------- */
 
 static void cell_number(Table *table, double value, double scale, const char *unit)
 {
     if (isfinite(value))
         table_cell(table, STYLE_PLAIN, "%.*f%s", scale > 1 ? 1 : 4, value * scale, unit);
     else
-        table_cell(table, STYLE_PLAIN, "");
+        table_cell(table, STYLE_DIM, "-");
 }
 
 static void show_arm(Table *table, const Tune *tune, const Arm *arm)
@@ -424,7 +449,8 @@ static void show_table(const Tune *tune)
 {
     if (tune->fields->json || tune->classes == 0)
         return;
-    static const char *const names[] = {"", "trainable", "val accuracy", "val AUC", "test accuracy", "test AUC", "time"};
+    static const char *const names[] = {"",         "trainable", "val accuracy", "val AUC", "test accuracy",
+                                        "test AUC", "time"};
     Table table;
     table_init(&table, "lrrrrrr");
     table_head(&table, names);

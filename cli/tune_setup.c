@@ -6,7 +6,8 @@
 #include "cli/tune.h"
 #include "onnx/base/sha256.h"
 
-/* ---- inputs ---------------------------------------------------------------------------------------------------------- */
+/* ---- inputs
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static const Value *picture_input(const Graph *graph)
 {
@@ -74,7 +75,8 @@ static void settle_dtypes(Tune *tune)
     }
 }
 
-/* ---- losses ------------------------------------------------------------------------------------------------------------ */
+/* ---- losses
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static Status parse_loss(const char *name, LossKind *kind, Error *err)
 {
@@ -86,8 +88,8 @@ static Status parse_loss(const char *name, LossKind *kind, Error *err)
         }
     }
     const char *near = text_nearest(name, names, sizeof names / sizeof names[0]);
-    return fail(err, STATUS_USAGE, "--loss: '%s' is none of softmax_ce, lm, bce, mse, l1, huber, dice, multi%s%s%s", name,
-                near == NULL ? "" : "; did you mean '", near == NULL ? "" : near, near == NULL ? "" : "'?");
+    return fail(err, STATUS_USAGE, "--loss: '%s' is none of softmax_ce, lm, bce, mse, l1, huber, dice, multi%s%s%s",
+                name, near == NULL ? "" : "; did you mean '", near == NULL ? "" : near, near == NULL ? "" : "'?");
 }
 
 static LossKind loss_for(const Field *target)
@@ -107,7 +109,11 @@ static Status choose_losses(Tune *tune, Error *err)
     for (size_t i = 0; i < targets; i++) {
         const Field *target = dataset_target(tune->data.train, (int)i);
         LossSpec *loss = &tune->losses[i];
-        *loss = (LossSpec){.kind = loss_for(target), .output = i, .weight = 1, .ignore_index = -1, .label_smoothing = tune->fields->label_smoothing};
+        *loss = (LossSpec){.kind = loss_for(target),
+                           .output = i,
+                           .weight = 1,
+                           .ignore_index = -1,
+                           .label_smoothing = tune->fields->label_smoothing};
         if (given->count > 0 && !multi)
             TRY(parse_loss(given->items[given->count > 1 ? i : 0], &loss->kind, err));
         loss->target_name = arena_printf(&tune->document->arena, "regraft_target_%zu", i);
@@ -119,7 +125,8 @@ static Status choose_losses(Tune *tune, Error *err)
     return STATUS_OK;
 }
 
-/* ---- the head ------------------------------------------------------------------------------------------------------------ */
+/* ---- the head
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static const char *class_lines(Tune *tune)
 {
@@ -146,7 +153,9 @@ static Status replace_head(Tune *tune, Error *err)
     TRY(heads_pick(&list, tune->fields->head, NULL, &head, err));
     const char *old = node_text(head->node);
     int64_t old_classes = head->class_count;
-    HeadSpec spec = {.kind = tune->fields->hidden > 0 ? HEAD_MLP : head->spatial && head->pooled ? HEAD_CONV : HEAD_LINEAR,
+    HeadSpec spec = {.kind = tune->fields->hidden > 0        ? HEAD_MLP
+                             : head->spatial && head->pooled ? HEAD_CONV
+                                                             : HEAD_LINEAR,
                      .classes = (int64_t)tune->classes,
                      .hidden = tune->fields->hidden,
                      .init = INIT_KAIMING_UNIFORM,
@@ -154,12 +163,13 @@ static Status replace_head(Tune *tune, Error *err)
     TRY(pass_replace_head(tune->document, head, &spec, false, &scores, err));
     model_set_metadata(tune->document, "regraft.labels", labels);
     tune->new_head = true;
-    progress_note(&tune->progress, "head", "cut %s (%lld classes), grafted a new head for %zu classes", old, (long long)old_classes,
-                  tune->classes);
+    progress_note(&tune->progress, "head", "cut %s (%lld classes), grafted a new head for %zu classes", old,
+                  (long long)old_classes, tune->classes);
     return STATUS_OK;
 }
 
-/* ---- parameters ------------------------------------------------------------------------------------------------------------ */
+/* ---- parameters
+ * ------------------------------------------------------------------------------------------------------------ */
 
 size_t tune_count_trainable(const ParamList *params)
 {
@@ -178,7 +188,9 @@ static Status choose_parameters(Tune *tune, Error *err)
     size_t count = tune->params.count;
     tune->wanted = calloc(count + 1, sizeof *tune->wanted);
     bool *frozen = calloc(count + 1, sizeof *frozen);
-    Status status = tune->wanted == NULL || frozen == NULL ? fail(err, STATUS_ENVIRONMENT, "no memory for %zu parameters", count) : STATUS_OK;
+    Status status = tune->wanted == NULL || frozen == NULL
+                        ? fail(err, STATUS_ENVIRONMENT, "no memory for %zu parameters", count)
+                        : STATUS_OK;
     for (size_t i = 0; i < count && status == STATUS_OK; i++)
         tune->wanted[i] = tune->params.items[i].trainable;
     if (status == STATUS_OK && f->train.count > 0)
@@ -197,7 +209,8 @@ static Status choose_parameters(Tune *tune, Error *err)
     return status;
 }
 
-/* ---- pictures ---------------------------------------------------------------------------------------------------------------- */
+/* ---- pictures
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static Status input_size(Tune *tune, Error *err)
 {
@@ -209,7 +222,8 @@ static Status input_size(Tune *tune, Error *err)
     bool last = dims[1] != 1 && dims[1] != 3 && (dims[3] == 1 || dims[3] == 3);
     int64_t channels = last ? dims[3] : dims[1], height = last ? dims[1] : dims[2], width = last ? dims[2] : dims[3];
     if (channels != 1 && channels != 3)
-        return fail(err, STATUS_REJECTED, "input '%s' has %lld channels; pictures have 1 or 3", input->name, (long long)channels);
+        return fail(err, STATUS_REJECTED, "input '%s' has %lld channels; pictures have 1 or 3", input->name,
+                    (long long)channels);
     spec->channels_last = last;
     spec->channels = (int)channels;
     spec->height = (int)(height > 0 ? height : 224);
@@ -263,16 +277,37 @@ static void describe(Tune *tune)
         wanted += tune->wanted[i] ? (size_t)tensor_count(tune->params.items[i].origin) : 0;
     }
     size_t batchnorms = 0;
-    static const char *const forms[] = {"none", "folded into the convolutions", "in inference form: it keeps its statistics",
+    static const char *const forms[] = {"none", "folded into the convolutions",
+                                        "in inference form: it keeps its statistics",
                                         "live: it trains where its scale is trained"};
     BatchNormForm form = batchnorm_form(tune->document, &batchnorms);
-    progress_note(&tune->progress, "data", "%zu training samples%s%s, %s", dataset_count(tune->data.train), tune->classes > 0 ? ", " : "",
+    progress_note(&tune->progress, "data", "%zu training samples%s%s, %s", dataset_count(tune->data.train),
+                  tune->classes > 0 ? ", " : "",
                   tune->classes > 0 ? arena_printf(&tune->document->arena, "%zu classes", tune->classes) : "",
-                  tune->data.val == NULL ? "no validation"
-                                         : arena_printf(&tune->document->arena, "%zu for validation%s", dataset_count(tune->data.val),
-                                                        tune->data.was_held_out ? " (held out)" : ""));
-    progress_note(&tune->progress, "model", "%s of %s parameters may be trained; BatchNorm %s", human_count((int64_t)wanted).text,
-                  human_count((int64_t)all).text, forms[form]);
+                  tune->data.val == NULL
+                      ? "no validation"
+                      : arena_printf(&tune->document->arena, "%zu for validation%s", dataset_count(tune->data.val),
+                                     tune->data.was_held_out ? " (held out)" : ""));
+    progress_note(&tune->progress, "model", "%s of %s parameters may be trained; BatchNorm %s",
+                  human_count((int64_t)wanted).text, human_count((int64_t)all).text, forms[form]);
+}
+
+/* --example-input: see runtime/untrace.c. */
+static Status untrace(Tune *tune, Error *err)
+{
+    Npz npz;
+    size_t moved = 0;
+    TRY(npz_open(&npz, tune->fields->example, err));
+    Status status = statistics_untrace(tune->document, &tune->params, npz.names, (const Array *const *)npz.arrays,
+                                       npz.count, &moved, err);
+    npz_release(&npz);
+    if (status == STATUS_OK && moved == 0)
+        return fail(err, STATUS_USAGE,
+                    "--example-input: the model has no live BatchNorm, nothing was moved by tracing");
+    if (status == STATUS_OK)
+        progress_note(&tune->progress, "statistics",
+                      "took back what tracing did to the running statistics of %zu BatchNorms", moved);
+    return status;
 }
 
 Status tune_setup(Tune *tune, Error *err)
@@ -283,6 +318,8 @@ Status tune_setup(Tune *tune, Error *err)
     settle_dtypes(tune);
     TRY(replace_head(tune, err));
     TRY(choose_parameters(tune, err));
+    if (tune->fields->example != NULL)
+        TRY(untrace(tune, err));
     if (tune->has_picture)
         TRY(decide_picture(tune, err));
     if (tune->fields->balance && tune->classes > 0)

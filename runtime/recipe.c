@@ -1,5 +1,5 @@
-/* The steps of recipe `auto` that are more than a call of the trainer: which preprocessing the trunk expects, and a head fitted to cached
- * features. The order of the steps is in cli/cmd_tune.c. */
+/* The steps of recipe `auto` that are more than a call of the trainer: which preprocessing the trunk expects, and a
+ * head fitted to cached features. The order of the steps is in cli/cmd_tune.c. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,10 +7,11 @@
 #include "onnx/base/rng.h"
 #include "runtime/train.h"
 
-/* ---- preprocessing ------------------------------------------------------------------------------------------------- */
+/* ---- preprocessing -------------------------------------------------------------------------------------------------
+ */
 
-static Status score_preset(Model *document, const ParamList *head, const Dataset *subset, const PictureSpec *spec, size_t batch,
-                           uint64_t seed, size_t classes, PresetScore *score, Error *err)
+static Status score_preset(Model *document, const ParamList *head, const Dataset *subset, const PictureSpec *spec,
+                           size_t batch, uint64_t seed, size_t classes, PresetScore *score, Error *err)
 {
     PictureSpec with = *spec;
     picture_spec_use(&with, score->preset);
@@ -22,8 +23,8 @@ static Status score_preset(Model *document, const ParamList *head, const Dataset
     if (status == STATUS_OK)
         status = features_cache(document, head, &source.source, batch, 0, &cache, err);
     if (status == STATUS_OK)
-        status = probe_fit(cache.rows[0], cache.targets[0], cache.samples, cache.row_bytes[0] / sizeof(float), classes, -1,
-                           NULL, seed, &probe, err);
+        status = probe_fit(cache.rows[0], cache.targets[0], cache.samples, cache.row_bytes[0] / sizeof(float), classes,
+                           -1, NULL, seed, &probe, err);
     score->accuracy = probe.accuracy;
     score->loss = isfinite(probe.loss) ? probe.loss : INFINITY;
     probe_release(&probe);
@@ -32,15 +33,17 @@ static Status score_preset(Model *document, const ParamList *head, const Dataset
     return status;
 }
 
-Status recipe_find_preset(Model *document, const ParamList *head, const Dataset *train, const PictureSpec *spec, size_t samples,
-                          size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count, size_t *best, Error *err)
+Status recipe_find_preset(Model *document, const ParamList *head, const Dataset *train, const PictureSpec *spec,
+                          size_t samples, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
+                          size_t *best, Error *err)
 {
     Dataset *subset = NULL;
     TRY(dataset_sample(train, samples, seed, &subset, err));
     size_t classes = dataset_class_count(train, 0);
     Status status = STATUS_OK;
     *count = *best = 0;
-    for (const PicturePreset *p = picture_presets; p->name != NULL && *count < PRESETS_MAX && status == STATUS_OK; p++) {
+    for (const PicturePreset *p = picture_presets; p->name != NULL && *count < PRESETS_MAX && status == STATUS_OK;
+         p++) {
         if (p->bgr && spec->channels == 1)
             continue;
         PresetScore *score = &scores[*count];
@@ -54,7 +57,8 @@ Status recipe_find_preset(Model *document, const ParamList *head, const Dataset 
     return status;
 }
 
-/* ---- the head -------------------------------------------------------------------------------------------------------- */
+/* ---- the head
+ * -------------------------------------------------------------------------------------------------------- */
 
 static float *writable(Model *document, Tensor *tensor)
 {
@@ -90,7 +94,8 @@ Status recipe_fit_head(Model *document, const ParamList *head, const FeatureCach
                 tensor_count(weight) == (int64_t)(width * classes) && tensor_count(bias) == (int64_t)classes;
     if (!cache->linear || !fits)
         return fail(err, STATUS_UNSUPPORTED, "the head is not one linear layer with a bias in float32");
-    TRY(probe_fit(cache->rows[0], cache->targets[0], cache->samples, width, classes, -1, class_weights, seed, probe, err));
+    TRY(probe_fit(cache->rows[0], cache->targets[0], cache->samples, width, classes, -1, class_weights, seed, probe,
+                  err));
     write_weight(probe, weight, writable(document, weight));
     memcpy(writable(document, bias), probe->bias, classes * sizeof(float));
     return STATUS_OK;
@@ -105,7 +110,8 @@ void recipe_balance(const size_t *counts, size_t classes, float *weights)
         weights[c] = counts[c] == 0 ? 0 : (float)((double)total / ((double)classes * (double)counts[c]));
 }
 
-/* ---- from scratch ------------------------------------------------------------------------------------------------------ */
+/* ---- from scratch
+ * ------------------------------------------------------------------------------------------------------ */
 
 static int64_t fan_in(const Tensor *tensor)
 {
@@ -123,8 +129,8 @@ Status recipe_reinitialise(Model *document, const ParamList *params, uint64_t se
         if (!info->trainable)
             continue;
         if (tensor->dtype != DTYPE_F32)
-            return fail(err, STATUS_UNSUPPORTED, "%s: only float32 parameters can be initialised anew, this is %s", info->name,
-                        dtype_name(tensor->dtype));
+            return fail(err, STATUS_UNSUPPORTED, "%s: only float32 parameters can be initialised anew, this is %s",
+                        info->name, dtype_name(tensor->dtype));
         float *values = writable(document, tensor);
         int64_t count = tensor_count(tensor);
         bool vector = tensor->rank <= 1;

@@ -97,6 +97,13 @@ Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error
 /* One line a step: node, operator, kernel, layout, bytes, milliseconds. */
 void plan_describe(const Plan *plan, Str *out);
 
+/* ---- untrace.c ------------------------------------------------------------------------------------------------ */
+
+/* Takes back what tracing in training mode did to the document's running statistics; see untrace.c. `arrays` are the example inputs by name.
+ * Every BatchNorm must be live under `params`; *moved counts them. */
+Status statistics_untrace(Model *document, const ParamList *params, const char *const *names, const Array *const *arrays,
+                          size_t count, size_t *moved, Error *err);
+
 /* ---- optim.c, schedule.c ----------------------------------------------------------------------------------- */
 
 typedef enum OptimizerKind {
