@@ -377,8 +377,8 @@ static void train_wanted(Tune *tune)
 static Status default_preset(Tune *tune)
 {
     if (tune->has_picture && tune->preset == NULL) {
-        tune->preset = "0-1";
-        picture_spec_use(&tune->picture, picture_preset("0-1"));
+        tune->preset = "0..1";
+        picture_spec_use(&tune->picture, picture_preset("0..1"));
     }
     return STATUS_OK;
 }

@@ -52,7 +52,7 @@ static Status open_data(Tune *tune, Error *err)
 }
 
 /* Every part of the data gives what the graph takes: f32 for any float, the integer types as they are. */
-static void settle_dtypes(Tune *tune)
+static Status settle_dtypes(Tune *tune, Error *err)
 {
     Dataset *parts[] = {tune->data.train, tune->data.val, tune->data.test};
     const Graph *graph = tune->document->graph;
@@ -64,15 +64,17 @@ static void settle_dtypes(Tune *tune)
                 continue;
             DType dtype = graph->inputs[i]->type.dtype;
             if (dataset_input(parts[p], (int)k)->kind == FIELD_ARRAY)
-                dataset_set_dtype(parts[p], false, (int)k, dtype_is_float(dtype) ? DTYPE_F32 : dtype);
+                TRY(dataset_set_dtype(parts[p], false, (int)k, dtype_is_float(dtype) ? DTYPE_F32 : dtype, err));
             k++;
         }
         for (int i = 0; i < dataset_target_count(parts[p]) && (size_t)i < tune->loss_count; i++) {
             LossKind kind = tune->losses[i].kind;
             bool classes = kind == LOSS_SOFTMAX_CE || kind == LOSS_LM || kind == LOSS_DICE;
-            dataset_set_dtype(parts[p], true, i, classes ? DTYPE_I64 : DTYPE_F32);
+            if (!dataset_target(parts[p], i)->is_class || !classes)
+                TRY(dataset_set_dtype(parts[p], true, i, classes ? DTYPE_I64 : DTYPE_F32, err));
         }
     }
+    return STATUS_OK;
 }
 
 /* ---- losses
@@ -315,7 +317,7 @@ Status tune_setup(Tune *tune, Error *err)
     sha256_hex(tune->document->file.data, tune->document->file.size, tune->base_sha256);
     TRY(open_data(tune, err));
     TRY(choose_losses(tune, err));
-    settle_dtypes(tune);
+    TRY(settle_dtypes(tune, err));
     TRY(replace_head(tune, err));
     TRY(choose_parameters(tune, err));
     if (tune->fields->example != NULL)

@@ -27,7 +27,7 @@ say "the model: $model"
 say "where its head is"
 "$regraft" heads "$model"
 
-common=("$model" --data "$out/data" --only 2,5,6,8 --per-class 50 --preset 0-1 --seed 0)
+common=("$model" --data "$out/data" --only 2,5,6,8 --per-class 50 --preset 0..1 --seed 0)
 declare -A accuracy seconds trainable
 measure() { # NAME FLAGS...: one run; accuracy on the 4,000 test pictures
     local name=$1 begin end
