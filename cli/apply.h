@@ -22,7 +22,7 @@ typedef struct ApplyFields {
         {OPTION("--preset", 0, TEXT, apply.preset, "NAME",                                                             \
                 "imagenet, -1..1, 0..1, 0..255, each also with -bgr, caffe; the model's own by default")},             \
         {OPTION("--preprocess", 0, TEXT, apply.preprocess, "WORDS",                                                    \
-                "as in the metadata, e.g. \"frame=squash filter=bicubic\" (docs/formats.md)")},                        \
+                "as in the metadata, e.g. \"frame=squash resize=bicubic\" (docs/formats.md)")},                        \
         {OPTION("--skip-broken", 0, FLAG, apply.skip_broken, NULL, "leave unreadable pictures out")},                  \
         {OPTION("--batch", 'b', INT, apply.batch, "N", "samples a run"), .positive = true},                            \
         {OPTION("--threads", 0, INT, apply.threads, "N", "threads of computation"), .positive = true},                 \

@@ -149,8 +149,8 @@ const PicturePreset *picture_preset(const char *name);
 /* Size 0, RGB, 0-1, bilinear, crop 0.875. */
 PictureSpec picture_spec_default(void);
 void picture_spec_use(PictureSpec *spec, const PicturePreset *preset);
-/* As one line "size=128x128 channels=3 layout=nchw frame=crop crop=0.875 filter=bilinear order=rgb mean=... std=...
- * decode=full", for metadata; and back. */
+/* As key=value, one a line (docs/formats.md), for metadata; and back: words apart by spaces or line ends, in any order;
+ * what is not named keeps what `spec` holds. */
 void picture_spec_print(const PictureSpec *spec, Str *out);
 Status picture_spec_parse(const char *text, PictureSpec *spec, Error *err);
 

@@ -76,14 +76,16 @@ static int find_name(const char *const *names, const char *text)
 
 void picture_spec_print(const PictureSpec *spec, Str *out)
 {
-    str_printf(out, "size=%dx%d channels=%d layout=%s frame=%s", spec->width, spec->height, spec->channels,
-               spec->channels_last ? "nhwc" : "nchw", frame_names[spec->frame]);
+    str_printf(out, "size=%dx%d\n", spec->height, spec->width);
+    str_printf(out, "resize=%s\n", filter_names[spec->filter]);
+    str_printf(out, "frame=%s\n", frame_names[spec->frame]);
     if (spec->frame == FRAME_CROP)
-        str_printf(out, " crop=%.17g", spec->crop_fraction);
-    str_printf(out, " filter=%s order=%s", filter_names[spec->filter], spec->bgr ? "bgr" : "rgb");
-    str_printf(out, " mean=%.17g,%.17g,%.17g std=%.17g,%.17g,%.17g", spec->mean[0], spec->mean[1], spec->mean[2],
-               spec->deviation[0], spec->deviation[1], spec->deviation[2]);
-    str_printf(out, " decode=%s", spec->scaled_decode ? "scaled" : "full");
+        str_printf(out, "crop=%.17g\n", spec->crop_fraction);
+    str_printf(out, "channels=%s\n", spec->channels == 1 ? "grey" : spec->bgr ? "bgr" : "rgb");
+    str_printf(out, "mean=%.17g,%.17g,%.17g\n", spec->mean[0], spec->mean[1], spec->mean[2]);
+    str_printf(out, "std=%.17g,%.17g,%.17g\n", spec->deviation[0], spec->deviation[1], spec->deviation[2]);
+    str_printf(out, "layout=%s\n", spec->channels_last ? "nhwc" : "nchw");
+    str_printf(out, "decode=%s", spec->scaled_decode ? "scaled" : "full");
 }
 
 static bool parse_three(const char *text, double *values)
@@ -110,12 +112,19 @@ static bool parse_deviation(const char *text, double *values)
 static bool parse_size(const char *text, PictureSpec *spec)
 {
     char end;
-    if (sscanf(text, "%dx%d%c", &spec->width, &spec->height, &end) != 2) {
+    if (sscanf(text, "%dx%d%c", &spec->height, &spec->width, &end) != 2) {
         if (sscanf(text, "%d%c", &spec->width, &end) != 1)
             return false;
         spec->height = spec->width;
     }
     return spec->width > 0 && spec->height > 0 && spec->width <= 1 << 16 && spec->height <= 1 << 16;
+}
+
+static bool parse_channels(const char *text, PictureSpec *spec)
+{
+    spec->channels = strcmp(text, "grey") == 0 ? 1 : 3;
+    spec->bgr = strcmp(text, "bgr") == 0;
+    return spec->channels == 1 || spec->bgr || strcmp(text, "rgb") == 0;
 }
 
 static bool parse_word(const char *key, const char *value, PictureSpec *spec)
@@ -125,7 +134,7 @@ static bool parse_word(const char *key, const char *value, PictureSpec *spec)
     if (strcmp(key, "size") == 0)
         return parse_size(value, spec);
     if (strcmp(key, "channels") == 0)
-        return sscanf(value, "%d%c", &spec->channels, &end) == 1 && (spec->channels == 1 || spec->channels == 3);
+        return parse_channels(value, spec);
     if (strcmp(key, "crop") == 0)
         return sscanf(value, "%lf%c", &spec->crop_fraction, &end) == 1 && spec->crop_fraction > 0 &&
                spec->crop_fraction <= 1;
@@ -133,7 +142,7 @@ static bool parse_word(const char *key, const char *value, PictureSpec *spec)
         return parse_three(value, spec->mean);
     if (strcmp(key, "std") == 0)
         return parse_deviation(value, spec->deviation);
-    if (strcmp(key, "filter") == 0 && (index = find_name(filter_names, value)) >= 0) {
+    if (strcmp(key, "resize") == 0 && (index = find_name(filter_names, value)) >= 0) {
         spec->filter = (ResizeFilter)index;
         return true;
     }
@@ -144,10 +153,6 @@ static bool parse_word(const char *key, const char *value, PictureSpec *spec)
     if (strcmp(key, "layout") == 0) {
         spec->channels_last = strcmp(value, "nhwc") == 0;
         return spec->channels_last || strcmp(value, "nchw") == 0;
-    }
-    if (strcmp(key, "order") == 0) {
-        spec->bgr = strcmp(value, "bgr") == 0;
-        return spec->bgr || strcmp(value, "rgb") == 0;
     }
     if (strcmp(key, "decode") == 0) {
         spec->scaled_decode = strcmp(value, "scaled") == 0;
@@ -165,13 +170,13 @@ Status picture_spec_parse(const char *text, PictureSpec *spec, Error *err)
 {
     while (*text != '\0') {
         char word[256], *value;
-        size_t length = strcspn(text, " ");
+        size_t length = strcspn(text, " \n");
         if (length >= sizeof word)
             return fail(err, STATUS_REJECTED, "preprocessing '%.60s...': a word is too long", text);
         memcpy(word, text, length);
         word[length] = '\0';
         text += length;
-        text += strspn(text, " ");
+        text += strspn(text, " \n");
         if (length == 0)
             continue;
         value = strchr(word, '=');
