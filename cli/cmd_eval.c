@@ -52,6 +52,9 @@ static Status make_room(Apply *apply, Answers *a, int index, const Type *type, s
     if (is_class(apply, index) && a->width < target->classes)
         return fail(err, STATUS_REJECTED, "the model tells %zu classes apart, the data has %zu", a->width,
                     target->classes);
+    if (is_class(apply, index) && a->width != target->classes && apply->labels == NULL && dataset_is_files(apply->set))
+        return fail(err, STATUS_REJECTED, "the model tells %zu classes apart and does not name them, the data has %zu",
+                    a->width, target->classes);
     if (!is_class(apply, index) && (size_t)dims_count(target->type.rank, target->type.dims) != a->width)
         return fail(err, STATUS_REJECTED, "the model gives %zu numbers a sample, target '%s' has %lld", a->width,
                     target->name, (long long)dims_count(target->type.rank, target->type.dims));
