@@ -208,6 +208,13 @@ Status pass_loss(Graph *graph, const LossSpec *losses, size_t count, Value **los
 
 Status pass_fuse(Graph *graph, Error *err);
 
+/* ---- fuse_conv.c: convolutions that take up what follows them; after autodiff ------------------------------ */
+
+/* does: folds a fixed BatchNormalization into the fixed convolution before it; joins convolution, residual addition and
+ * activation in one internal FusedConv, which has no gradient. `all`: gradients are in the graph already or never will be; else
+ * only what no trainable parameter reaches is touched. */
+Status pass_fuse_conv(Graph *graph, bool all, Error *err);
+
 /* ---- autodiff.c: reverse mode ---------------------------------------------------------------------------- */
 
 /* does: appends gradient nodes for d loss / d wrt[i], sums fan-out, sets wrt[i]->gradient. Computes nothing that nobody asked
@@ -228,13 +235,14 @@ typedef struct WorkingOptions {
     const char *const *input_gradients; /* NULL-terminated names of graph inputs to differentiate too; may be NULL */
     bool as_written;         /* BatchNorm and Dropout do what their attributes say (verb `run`) */
     bool no_fuse;
+    bool for_split;          /* working_split comes next, then a loss: what trains must keep operators with gradients */
 } WorkingOptions;
 
 /* A copy with functions inlined and newest forms, origins set, shapes not yet known: for analysis. */
 Status working_copy(Model *document, Model **copy, Error *err);
 
 /* The list of passes, bare calls in order: clone, inline, upgrade, promote floats to f32, parameters, infer and fold, clean,
- * fuse, loss, autodiff, clean. The result is a model of its own whose values carry `origin` into the document. Parameters have
+ * fuse, loss, autodiff, clean, fuse_conv. The result is a model of its own whose values carry `origin` into the document. Parameters have
  * ROLE_PARAMETER and `parameter` = index in options->params. */
 Status working_build(Model *document, const WorkingOptions *options, Model **working, Error *err);
 

@@ -313,11 +313,14 @@ Status working_loss(Graph *graph, const WorkingOptions *options, Error *err)
     Value *loss = NULL;
     TRY(pass_loss(graph, options->losses, options->loss_count, &loss, err));
     TRY(checked(graph, "loss", err));
-    if (!options->gradients)
-        return STATUS_OK;
-    TRY(append_gradients(graph, options, loss, err));
-    TRY(pass_clean(graph, err));
-    return checked(graph, "autodiff", err);
+    if (options->gradients) {
+        TRY(append_gradients(graph, options, loss, err));
+        TRY(pass_clean(graph, err));
+        TRY(checked(graph, "autodiff", err));
+    }
+    if (!options->no_fuse)
+        TRY(pass_fuse_conv(graph, true, err));
+    return checked(graph, "fuse_conv", err);
 }
 
 static Status run_passes(Model *model, const WorkingOptions *options, Error *err)
@@ -341,7 +344,11 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
     if (!options->no_fuse)
         TRY(pass_fuse(graph, err));
     TRY(checked(graph, "fuse", err));
-    return options->loss_count == 0 ? STATUS_OK : working_loss(graph, options, err);
+    if (options->loss_count > 0)
+        return working_loss(graph, options, err);
+    if (!options->no_fuse)
+        TRY(pass_fuse_conv(graph, !options->for_split, err));
+    return checked(graph, "fuse_conv", err);
 }
 
 Status working_build(Model *document, const WorkingOptions *options, Model **working, Error *err)

@@ -115,7 +115,7 @@ static Status prefix_build(Model *document, const ParamList *params, const Batch
         memcpy(bindings[count].dims, type->dims, (size_t)type->rank * sizeof type->dims[0]);
         count++;
     }
-    WorkingOptions options = {.bindings = bindings, .binding_count = count, .params = params};
+    WorkingOptions options = {.bindings = bindings, .binding_count = count, .params = params, .for_split = true};
     TRY(working_build(document, &options, &p->whole, err));
     TRY(working_split(p->whole, &p->prefix, &p->suffix, err));
     TRY(plan_build(p->prefix, NULL, NULL, &p->plan, err));

@@ -100,10 +100,12 @@ static Status build_working(Trainer *trainer, const Batch *batch, bool training,
     if (trainer->cache == NULL)
         return working_build(trainer->document, training ? &with_loss : &options, &entry->working, err);
     Model *prefix = NULL;
+    options.for_split = true;
     TRY(working_build(trainer->document, &options, &entry->whole, err));
     TRY(working_split(entry->whole, &prefix, &entry->working, err));
     model_free(prefix);
-    return training ? working_loss(entry->working->graph, &with_loss, err) : STATUS_OK;
+    return training ? working_loss(entry->working->graph, &with_loss, err)
+                    : pass_fuse_conv(entry->working->graph, true, err);
 }
 
 static PlanEntry *oldest_entry(Trainer *trainer)
