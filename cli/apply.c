@@ -58,7 +58,8 @@ static Status open_parts(Apply *apply, bool unlabelled, Error *err)
                            .whole = true,
                            .unlabelled = unlabelled,
                            .inputs = inputs,
-                           .classes = unlabelled ? NULL : apply->labels};
+                           .only = apply->fields->known ? apply->labels : NULL,
+                           .classes = unlabelled || apply->fields->known ? NULL : apply->labels};
     return data_open(&options, &apply->data, err);
 }
 

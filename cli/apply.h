@@ -11,7 +11,7 @@
 typedef struct ApplyFields {
     const char *data, *preset, *preprocess, *part;
     int64_t batch, threads;
-    bool skip_broken, json, quiet;
+    bool known, skip_broken, json, quiet;
 } ApplyFields;
 
 /* Rows of an option table whose Fields begin with `ApplyFields apply`. */
@@ -19,6 +19,7 @@ typedef struct ApplyFields {
     {OPTION("--data", 'd', TEXT, apply.data, "PATH", "folder of pictures, one picture, .npz, .csv or IDX file"),       \
      .required = true, .group = "Data"},                                                                               \
         {OPTION("--part", 0, TEXT, apply.part, "NAME", "train, val or test, where the data has parts")},               \
+        {OPTION("--known", 0, FLAG, apply.known, NULL, "samples of the model's own classes alone")},                   \
         {OPTION("--preset", 0, TEXT, apply.preset, "NAME",                                                             \
                 "imagenet, -1..1, 0..1, 0..255, each also with -bgr, caffe; the model's own by default")},             \
         {OPTION("--preprocess", 0, TEXT, apply.preprocess, "WORDS",                                                    \
