@@ -354,6 +354,8 @@ static Status stft_expand(Node *node, Builder *b, Error *err)
 {
     Frames f = {0};
     void *data;
+    if (!infer_has_ints(node, 1) || !infer_has_ints(node, 3))
+        return STATUS_OK; /* declines: frames are not known before running */
     TRY(stft_constants(node, &f, err));
     Tensor *indices = tensor_new(&node->graph->model->arena, NULL, DTYPE_I64, 2, (int64_t[]){f.count, f.n}, &data);
     for (int64_t i = 0; i < f.count * f.n; i++)
