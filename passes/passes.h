@@ -236,6 +236,7 @@ typedef struct WorkingOptions {
     bool as_written;         /* BatchNorm and Dropout do what their attributes say (verb `run`) */
     bool no_fuse;
     bool for_split;          /* working_split comes next, then a loss: what trains must keep operators with gradients */
+    bool no_expand;          /* composites stay, so that their own eval runs */
 } WorkingOptions;
 
 /* A copy with functions inlined and newest forms, origins set, shapes not yet known: for analysis. */

@@ -339,7 +339,8 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
         TRY(pass_unroll(graph, err));
     TRY(pass_clean(graph, err));
     TRY(checked(graph, "infer", err));
-    TRY(pass_expand(graph, err));
+    if (!options->no_expand)
+        TRY(pass_expand(graph, err));
     TRY(checked(graph, "expand", err));
     if (!options->no_fuse)
         TRY(pass_fuse(graph, err));

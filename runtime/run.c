@@ -39,7 +39,7 @@ Status run_build(Run *run, Model *document, const Array **inputs, Error *err)
         memcpy(binding->dims, array->dims, sizeof binding->dims);
     }
     override_initializers(document, inputs);
-    WorkingOptions options = {.bindings = bindings, .binding_count = count, .as_written = true};
+    WorkingOptions options = {.bindings = bindings, .binding_count = count, .as_written = true, .no_expand = true};
     return working_build(document, &options, &run->working, err);
 }
 
