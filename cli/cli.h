@@ -30,7 +30,7 @@ Status document_save(const Model *document, const char *output, bool strip_doc, 
 /* Reads `output` back: it must pass the checker, its shapes must fit, and it must be what is in memory; every
  * initializer that `original` (may be NULL) has under the same name must have the same bytes. STATUS_UNVERIFIED says what is wrong,
  * and the file is removed. */
-Status document_verify(const Model *document, const Model *original, const char *output, Error *err);
+Status document_verify(const Model *document, Model *original, const char *output, Error *err);
 /* Types with symbols where inference reaches; a failure to infer is a warning, not an end. */
 void document_infer(Model *document);
 

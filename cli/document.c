@@ -65,7 +65,9 @@ Status document_save(const Model *document, const char *output, bool strip_doc, 
 
 void document_infer(Model *document)
 {
-    (void)document;
+    Error err = {STATUS_OK, ""};
+    if (shapes_symbolic(document, NULL, &err) != STATUS_OK)
+        say_warning("shapes are known only where the file tells them: %s", err.message);
 }
 
 /* ---- verification -------------------------------------------------------------------------------------- */
@@ -134,7 +136,16 @@ static Status same_graph(const Model *a, const Model *b, Error *err)
                        line);
 }
 
-static Status verify(const Model *document, const Model *original, const char *output, Error *err)
+/* Shapes that fitted before must still fit. */
+static Status same_fit(Model *written, Model *original, Error *err)
+{
+    Error now = {STATUS_OK, ""};
+    if (shapes_symbolic(written, NULL, &now) != STATUS_REJECTED || shapes_symbolic(original, NULL, NULL) != STATUS_OK)
+        return STATUS_OK;
+    return fail(err, STATUS_UNVERIFIED, "%s", now.message);
+}
+
+static Status verify(const Model *document, Model *original, const char *output, Error *err)
 {
     Model *written;
     TRY(document_open(output, &written, err));
@@ -146,11 +157,13 @@ static Status verify(const Model *document, const Model *original, const char *o
     if (status == STATUS_OK && original != NULL)
         status =
             same_initializers(written->graph, original->graph, model_metadata(document, "regraft.head"), false, err);
+    if (status == STATUS_OK && original != NULL)
+        status = same_fit(written, original, err);
     model_free(written);
     return status;
 }
 
-Status document_verify(const Model *document, const Model *original, const char *output, Error *err)
+Status document_verify(const Model *document, Model *original, const char *output, Error *err)
 {
     Error found = {STATUS_OK, ""};
     if (verify(document, original, output, &found) == STATUS_OK)

@@ -52,15 +52,15 @@ static void note_written(const Surgery *options, const Comparison *comparison)
              options->no_verify ? "" : ", read back and compared", comparison->same_count);
 }
 
-static Status write(const Model *document, const Model *original, const Surgery *options, Error *err)
+static Status write(const Model *document, Model *original, const Surgery *options, Error *err)
 {
     TRY(document_save(document, options->output, options->strip_doc, err));
     return options->no_verify || options->strip_doc ? STATUS_OK
                                                     : document_verify(document, original, options->output, err);
 }
 
-static Status operate(const char *verb, const char *path, Model *document, const Model *original,
-                      const Surgery *options, SurgeryEdit edit, void *context, Error *err)
+static Status operate(const char *verb, const char *path, Model *document, Model *original, const Surgery *options,
+                      SurgeryEdit edit, void *context, Error *err)
 {
     if (!options->dry_run)
         TRY(document_check_output(original, options->output, err));
@@ -68,6 +68,7 @@ static Status operate(const char *verb, const char *path, Model *document, const
     if (status == STATUS_OK) {
         document_infer(document);
         status = edit(document, context, err);
+        document_infer(document); /* new outputs */
     }
     if (status == STATUS_OK)
         status = model_check(document, err);
