@@ -44,6 +44,7 @@ static Status build(const Check *check, int64_t batch, WorkingOptions options, M
     Binding *bindings;
     options.binding_count = bind_inputs(check, batch, &bindings);
     options.bindings = bindings;
+    options.no_fuse = true; /* findings name the file's own operators */
     return working_build(check->document, &options, working, err);
 }
 

@@ -66,7 +66,7 @@ stage "build with clang, warnings are errors" \
 stage "build with sanitizers" 'configure asan && build build/asan'
 say "tests under address and undefined-behaviour sanitizers"
 OMP_NUM_THREADS=2 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-    LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0" run_tests build/asan -LE slow
+    LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0" run_tests build/asan -LE 'slow|long'
 
 say "oneDNN 3.x"
 onednn3=$PWD/build/onednn3
