@@ -460,8 +460,8 @@ static Status clip_grad(GradContext *context, Error *err)
     if (dy == NULL)
         return STATUS_OK;
     if (context->wants[0])
-        context->dx[0] =
-            build_finish(b, build_node(b, DOMAIN_INTERNAL, "ClipGrad", (Value *[]){dy, x, low, high}, 4, 1));
+        context->dx[0] = build_finish(
+            b, build_node(b, DOMAIN_INTERNAL, "ClipGrad", (Value *[]){dy, node->outputs[0], low, high}, 4, 1));
     if (low != NULL && context->wants[1])
         give(context, 1, build3(b, "Where", build2(b, "Less", x, low), dy, build_scalar(b, dy->type.dtype, 0)));
     if (high != NULL && context->wants[2])
