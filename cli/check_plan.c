@@ -253,7 +253,8 @@ static void look_at_training(Check *check)
     Model *working = NULL;
     Error err = {STATUS_OK, ""};
     size_t before = check_level_count(check, LEVEL_ERROR);
-    if (build(check, 0, (WorkingOptions){.training = true, .params = &check->params}, &working, &err) != STATUS_OK) {
+    WorkingOptions options = {.training = true, .params = &check->params, .for_split = true};
+    if (build(check, 0, options, &working, &err) != STATUS_OK) {
         check_add(check, CODE_BUILD, NULL, "%s", err.message);
         return;
     }
