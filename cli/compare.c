@@ -296,12 +296,12 @@ static const char *input_difference(Compare *c, const Node *a, const Node *b)
 
 static void compare_pair(Compare *c, const Node *a, const Node *b)
 {
-    const char *difference = attr_difference(c, a, b);
-    if (difference == NULL)
-        difference = input_difference(c, a, b);
-    if (difference != NULL) {
+    const char *attrs = attr_difference(c, a, b), *inputs = input_difference(c, a, b);
+    if (attrs != NULL || inputs != NULL) {
         c->out->nodes_changed++;
-        add_change(c, '~', "node", node_called(a), arena_printf(c->arena, "%s: %s", a->op_type, difference));
+        add_change(c, '~', "node", node_called(a),
+                   arena_printf(c->arena, "%s: %s%s%s", a->op_type, attrs != NULL ? attrs : "",
+                                attrs != NULL && inputs != NULL ? "; " : "", inputs != NULL ? inputs : ""));
         return;
     }
     c->out->nodes_same++;
