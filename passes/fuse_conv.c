@@ -67,10 +67,10 @@ static void fold_batchnorm(Node *conv, Node *norm)
     Graph *graph = conv->graph;
     const Tensor *w = conv->inputs[1]->constant, *b = node_input(conv, 2) == NULL ? NULL : conv->inputs[2]->constant;
     double epsilon = (double)node_float(norm, "epsilon", 1e-5f);
-    const float *from = w->data;
     float *weight, *shift;
     Tensor *new_weight = tensor_new(&graph->model->arena, NULL, DTYPE_F32, w->rank, w->dims, (void **)&weight);
     Tensor *new_bias = tensor_new(&graph->model->arena, NULL, DTYPE_F32, 1, w->dims, (void **)&shift);
+    memcpy(weight, w->data, new_weight->bytes); /* the file's bytes may lie at any address */
     int64_t channels = w->dims[0], each = channels == 0 ? 0 : tensor_count(w) / channels;
     for (int64_t c = 0; c < channels; c++) {
         double factor =
@@ -78,7 +78,7 @@ static void fold_batchnorm(Node *conv, Node *norm)
         double before = (b == NULL ? 0 : tensor_f64_at(b, c)) - tensor_f64_at(norm->inputs[3]->constant, c);
         shift[c] = (float)(before * factor + tensor_f64_at(norm->inputs[2]->constant, c));
         for (int64_t i = c * each; i < (c + 1) * each; i++)
-            weight[i] = (float)((double)from[i] * factor);
+            weight[i] = (float)((double)weight[i] * factor);
     }
     node_set_input(conv, 1, new_constant(graph, conv->inputs[1]->name, new_weight));
     node_set_input(conv, 2, new_constant(graph, norm->inputs[2]->name, new_bias));
