@@ -31,17 +31,31 @@ static bool listed(Value *const *list, size_t count, const Value *value)
     return false;
 }
 
+/* No input is listed twice. */
+static Status check_distinct(const Checker *checker, const Graph *graph)
+{
+    Map seen;
+    map_init(&seen);
+    const Value *twice = NULL;
+    for (size_t i = 0; i < graph->input_count && twice == NULL; i++) {
+        if (map_has(&seen, graph->inputs[i]->name))
+            twice = graph->inputs[i];
+        map_set(&seen, graph->inputs[i]->name, graph->inputs[i]);
+    }
+    map_release(&seen);
+    return twice == NULL ? STATUS_OK : reject(checker, graph, "is listed as an input twice", twice->name);
+}
+
 /* Every listed value is one of the graph's own (outputs of a body may be outer values) and says that it is listed. */
 static Status check_lists(const Checker *checker, const Graph *graph)
 {
+    TRY(check_distinct(checker, graph));
     for (size_t i = 0; i < graph->input_count; i++) {
         const Value *value = graph->inputs[i];
         if (!value->is_input || value->graph != graph || graph_find(graph, value->name) != value)
             return reject(checker, graph, "is a graph input that does not know it", value->name);
         if (value->producer != NULL)
             return reject(checker, graph, "is both a graph input and the output of a node", value->name);
-        if (listed(graph->inputs, i, value))
-            return reject(checker, graph, "is listed as an input twice", value->name);
     }
     for (size_t i = 0; i < graph->initializer_count; i++) {
         const Value *value = graph->initializers[i];
@@ -76,6 +90,7 @@ static Status check_tensor(const Checker *checker, const Graph *graph, const Val
 /* Names, constants, producers and uses of every value in the graph's map. */
 static Status check_values(Checker *checker, const Graph *graph)
 {
+    size_t inputs = 0;
     for (size_t i = 0; i < graph->values.count; i++) {
         const MapEntry *entry = &graph->values.entries[i];
         if (entry->key == NULL)
@@ -88,12 +103,17 @@ static Status check_values(Checker *checker, const Graph *graph)
         const Node *producer = value->producer;
         if (producer != NULL && node_output(producer, value->producer_index) != value)
             return reject(checker, graph, "names a producer that does not make it", value->name);
-        if (value->is_input && !listed(graph->inputs, graph->input_count, value))
-            return reject(checker, graph, "thinks it is a graph input", value->name);
+        inputs += value->is_input;
         for (size_t u = 0; u < value->use_count; u++)
             if (node_input(value->uses[u].node, value->uses[u].index) != value)
                 return reject(checker, graph, "has a use that does not read it", value->name);
         checker->uses += value->use_count;
+    }
+    for (size_t i = 0; i < graph->values.count && inputs > graph->input_count; i++) {
+        const Value *value = graph->values.entries[i].value; /* all that are listed are inputs: this is one too many */
+        if (graph->values.entries[i].key != NULL && value->is_input &&
+            !listed(graph->inputs, graph->input_count, value))
+            return reject(checker, graph, "thinks it is a graph input", value->name);
     }
     return STATUS_OK;
 }
