@@ -1,6 +1,8 @@
 /* onnx/import: what becomes of a sound model, and what every kind of unsound one is told. */
 #include "tests/test.h"
 
+#include <unistd.h>
+
 #include "onnx/base/rng.h"
 #include "onnx/op.h"
 #include "tests/wire_build.h"
@@ -694,6 +696,48 @@ static void many_inputs_and_values_are_read_quickly(void **state)
     made_release(&m);
 }
 
+/* Weights stay in the file: importing 100 MB takes no second copy, raw or as floats. The file is sparse. */
+static void weights_are_not_copied(void **state)
+{
+    (void)state;
+    enum { COUNT = 25 * 1000 * 1000 };
+    for (int typed = 0; typed < 2; typed++) {
+        Str tensor, head;
+        str_init(&tensor), str_init(&head);
+        wire_int(&tensor, TENSOR_DIMS, COUNT);
+        wire_int(&tensor, TENSOR_TYPE, 1);
+        wire_text(&tensor, TENSOR_NAME, "w");
+        wire_tag(&tensor, typed ? 4 : TENSOR_RAW, 2);
+        wire_varint(&tensor, (uint64_t)COUNT * 4);
+        const uint64_t tensor_size = tensor.length + (uint64_t)COUNT * 4;
+        Str field; /* the graph, up to its numbers */
+        str_init(&field);
+        wire_tag(&field, GRAPH_INITIALIZER, 2);
+        wire_varint(&field, tensor_size);
+        wire_int(&head, MODEL_IR_VERSION, 8);
+        wire_tag(&head, MODEL_GRAPH, 2);
+        wire_varint(&head, field.length + tensor_size);
+        str_append_bytes(&head, field.text, field.length);
+        str_append_bytes(&head, tensor.text, tensor.length);
+        char path[] = "/tmp/regraft-import-XXXXXX";
+        int fd = mkstemp(path);
+        assert_true(fd >= 0);
+        assert_int_equal(write(fd, head.text, head.length), head.length);
+        assert_int_equal(ftruncate(fd, (off_t)head.length + (off_t)COUNT * 4), 0);
+        close(fd);
+        Model *model;
+        Error err = {0};
+        assert_ok(model_import(path, &no_ops, &model, &err), &err);
+        const Tensor *w = graph_find(model->graph, "w")->constant;
+        const unsigned char *data = w->data;
+        assert_true(data > model->file.data && data + w->bytes == model->file.data + model->file.size);
+        assert_true(model->file.mapped && model->arena.used < 100000);
+        model_free(model);
+        unlink(path);
+        str_release(&tensor), str_release(&head), str_release(&field);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -720,6 +764,7 @@ int main(void)
         cmocka_unit_test(a_model_cut_anywhere_is_refused_or_whole),
         cmocka_unit_test(damaged_models_never_crash),
         cmocka_unit_test(many_inputs_and_values_are_read_quickly),
+        cmocka_unit_test(weights_are_not_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
