@@ -21,6 +21,7 @@ typedef struct ScratchPlaces {
     int64_t extra;  /* [B, 3H]: R h of GRU; products on the way back */
     int64_t bias;   /* [2, GH] */
     int64_t before; /* [rows, H]: h before each step, backward */
+    int64_t zeros;  /* [3H]: stands in for peepholes and cells that are not there */
     int64_t total;
 } ScratchPlaces;
 
@@ -46,6 +47,7 @@ typedef struct CellWork {
     /* backward */
     const float *dy, *saved, *c0, *h0;
     float *dgates, *before;
+    const float *zeros;
     int phase; /* GRU takes two passes a step */
 } CellWork;
 
@@ -69,14 +71,13 @@ static int64_t y_at(const CellWork *w, int64_t t, int64_t b)
 VECTOR_CLONES static void lstm_cell(int64_t n, float *g, const float *bias, const float *p, float *h, float *c)
 {
     float *gi = g, *go = g + n, *gf = g + 2 * n, *gc = g + 3 * n, *saved_c = g + 4 * n;
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float pi = p != NULL ? p[j] * c[j] : 0.0F, pf = p != NULL ? p[2 * n + j] * c[j] : 0.0F;
-        float i = vector_sigmoid(gi[j] + bias[j] + pi);
-        float f = vector_sigmoid(gf[j] + bias[2 * n + j] + pf);
+        float i = vector_sigmoid(gi[j] + bias[j] + p[j] * c[j]);
+        float f = vector_sigmoid(gf[j] + bias[2 * n + j] + p[2 * n + j] * c[j]);
         float candidate = vector_tanh(gc[j] + bias[3 * n + j]);
         float next = f * c[j] + i * candidate;
-        float po = p != NULL ? p[n + j] * next : 0.0F;
-        float o = vector_sigmoid(go[j] + bias[n + j] + po);
+        float o = vector_sigmoid(go[j] + bias[n + j] + p[n + j] * next);
         gi[j] = i;
         go[j] = o;
         gf[j] = f;
@@ -92,6 +93,7 @@ VECTOR_CLONES static void gru_cell_linear(int64_t n, float *g, const float *rh, 
                                           float *h)
 {
     float *gz = g, *gr = g + n, *gh = g + 2 * n, *saved_n = g + 3 * n;
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float z = vector_sigmoid(gz[j] + rh[j] + (wb[j] + rb[j]));
         float reset = vector_sigmoid(gr[j] + rh[n + j] + (wb[n + j] + rb[n + j]));
@@ -108,6 +110,7 @@ VECTOR_CLONES static void gru_cell_linear(int64_t n, float *g, const float *rh, 
 /* The gates, and r (.) h for the product that follows. */
 VECTOR_CLONES static void gru_cell_gates(int64_t n, float *g, const float *wb, const float *rb, const float *h)
 {
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         g[j] = vector_sigmoid(g[j] + (wb[j] + rb[j]));
         g[n + j] = vector_sigmoid(g[n + j] + (wb[n + j] + rb[n + j]));
@@ -117,6 +120,7 @@ VECTOR_CLONES static void gru_cell_gates(int64_t n, float *g, const float *wb, c
 
 VECTOR_CLONES static void gru_cell_candidate(int64_t n, float *g, const float *wb, const float *rb, float *h)
 {
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float z = g[j], candidate = vector_tanh(g[2 * n + j] + (wb[2 * n + j] + rb[2 * n + j]));
         g[2 * n + j] = candidate;
@@ -127,11 +131,13 @@ VECTOR_CLONES static void gru_cell_candidate(int64_t n, float *g, const float *w
 VECTOR_CLONES static void rnn_cell(int64_t n, const float *g, const float *wb, const float *rb, float *h, bool relu)
 {
     if (relu)
+#pragma omp simd
         for (int64_t j = 0; j < n; j++) {
             float sum = g[j] + (wb[j] + rb[j]);
             h[j] = sum > 0 ? sum : 0.0F;
         }
     else
+#pragma omp simd
         for (int64_t j = 0; j < n; j++)
             h[j] = vector_tanh(g[j] + (wb[j] + rb[j]));
 }
@@ -280,8 +286,11 @@ static Status forward_direction(const Step *step, const RecurrentState *state, i
     int64_t n = r->hidden, all = r->gates * n, rows = r->steps * r->batch;
     const float *weights = input_data(step, IN_W), *recurrent = input_data(step, IN_R), *p = input_data(step, IN_P);
     Slot *y = output_slot(step, 0);
+    float *zeros = scratch + state->at.zeros;
+    memset(zeros, 0, (size_t)(3 * n) * sizeof *zeros);
     CellWork w = {.r = r,
                   .d = d,
+                  .zeros = zeros,
                   .stride = state->stride,
                   .relu = state->relu,
                   .lengths = input_data(step, IN_LENGTHS),
@@ -290,7 +299,7 @@ static Status forward_direction(const Step *step, const RecurrentState *state, i
                   .c = scratch + state->at.c,
                   .extra = scratch + state->at.extra,
                   .bias = scratch + state->at.bias,
-                  .p = p == NULL ? NULL : p + d * 3 * n,
+                  .p = p == NULL ? zeros : p + d * 3 * n,
                   .y = y == NULL ? NULL : y->data};
     TRY(check_lengths(step, r, w.lengths, err));
     bias_load(r, d, input_data(step, IN_B), scratch + state->at.bias);
@@ -357,6 +366,7 @@ static void scratch_layout(RecurrentState *state, bool sums, bool backward)
     state->at.extra = take(&total, 3 * state_size);
     state->at.bias = take(&total, 2 * r->gates * r->hidden);
     state->at.before = take(&total, backward ? rows * r->hidden : 0);
+    state->at.zeros = take(&total, 3 * r->hidden);
     state->at.total = total;
 }
 
@@ -399,34 +409,35 @@ Status recurrent_forward_prepare(PlanContext *context, CellKind kind, Error *err
 VECTOR_CLONES static void lstm_cell_back(int64_t n, const float *g, const float *c_prev, const float *p,
                                          const float *dh, float *dc, float *da)
 {
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) {
-        float i = g[j], o = g[n + j], f = g[2 * n + j], candidate = g[3 * n + j],
-              before = c_prev != NULL ? c_prev[j] : 0.0F;
+        float i = g[j], o = g[n + j], f = g[2 * n + j], candidate = g[3 * n + j], before = c_prev[j];
         float squashed = vector_tanh(g[4 * n + j]);
         float da_o = dh[j] * squashed * o * (1.0F - o);
-        float d = dc[j] + dh[j] * o * (1.0F - squashed * squashed) + (p != NULL ? p[n + j] * da_o : 0.0F);
+        float d = dc[j] + dh[j] * o * (1.0F - squashed * squashed) + p[n + j] * da_o;
         float da_i = d * candidate * i * (1.0F - i);
         float da_f = d * before * f * (1.0F - f);
         da[j] = da_i;
         da[n + j] = da_o;
         da[2 * n + j] = da_f;
         da[3 * n + j] = d * i * (1.0F - candidate * candidate);
-        dc[j] = d * f + (p != NULL ? p[j] * da_i + p[2 * n + j] * da_f : 0.0F);
+        dc[j] = d * f + p[j] * da_i + p[2 * n + j] * da_f;
     }
 }
 
 /* da is [dz, dr, dh~, dn]; dh becomes the part of the step before that needs no product. Without linear_before_reset dr
- * and the rest of dh follow from `through` = R_h^T dh~ in a second pass. */
+ * (anew) and the rest of dh follow from `through` = R_h^T dh~ in a second pass. */
 VECTOR_CLONES static void gru_cell_back(int64_t n, const float *g, const float *h_prev, float *dh, float *da,
                                         bool linear)
 {
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float z = g[j], reset = g[n + j], candidate = g[2 * n + j];
         float da_h = dh[j] * (1.0F - z) * (1.0F - candidate * candidate);
         da[j] = dh[j] * (h_prev[j] - candidate) * z * (1.0F - z);
-        da[n + j] = linear ? da_h * g[3 * n + j] * reset * (1.0F - reset) : 0.0F;
+        da[n + j] = da_h * g[3 * n + j] * reset * (1.0F - reset);
         da[2 * n + j] = da_h;
-        da[3 * n + j] = linear ? da_h * reset : da_h;
+        da[3 * n + j] = da_h * (linear ? reset : 1.0F);
         dh[j] *= z;
     }
 }
@@ -434,6 +445,7 @@ VECTOR_CLONES static void gru_cell_back(int64_t n, const float *g, const float *
 VECTOR_CLONES static void gru_cell_back_reset(int64_t n, const float *g, const float *h_prev, const float *through,
                                               float *dh, float *da)
 {
+#pragma omp simd
     for (int64_t j = 0; j < n; j++) {
         float reset = g[n + j];
         da[n + j] = through[j] * h_prev[j] * reset * (1.0F - reset);
@@ -444,15 +456,18 @@ VECTOR_CLONES static void gru_cell_back_reset(int64_t n, const float *g, const f
 VECTOR_CLONES static void rnn_cell_back(int64_t n, const float *y, const float *dh, float *da, bool relu)
 {
     if (relu)
+#pragma omp simd
         for (int64_t j = 0; j < n; j++)
             da[j] = y[j] > 0 ? dh[j] : 0.0F;
     else
+#pragma omp simd
         for (int64_t j = 0; j < n; j++)
             da[j] = dh[j] * (1.0F - y[j] * y[j]);
 }
 
 VECTOR_CLONES static void add_to(int64_t n, const float *x, float *y)
 {
+#pragma omp simd
     for (int64_t j = 0; j < n; j++)
         y[j] += x[j];
 }
@@ -493,7 +508,7 @@ static void cell_back(const CellWork *w, int64_t b)
         lstm_cell_back(n, g,
                        before >= 0     ? w->saved + row_of(r, before, b) * w->stride + 4 * n
                        : w->c0 != NULL ? w->c0 + state
-                                       : NULL,
+                                       : w->zeros,
                        w->p, dh, w->c + b * n, da);
 }
 
@@ -671,15 +686,18 @@ static Status backward_direction(const Step *step, const RecurrentState *state, 
     const float *saved = input_data(step, GRAD_SAVED), *p = input_data(step, GRAD_INPUTS + IN_P);
     const float *recurrent = input_data(step, GRAD_INPUTS + IN_R);
     int64_t n = r->hidden;
+    float *zeros = scratch + state->at.zeros;
+    memset(zeros, 0, (size_t)(3 * n) * sizeof *zeros);
     CellWork w = {.r = r,
                   .d = d,
+                  .zeros = zeros,
                   .stride = state->stride,
                   .relu = state->relu,
                   .lengths = input_data(step, GRAD_INPUTS + IN_LENGTHS),
                   .h = scratch + state->at.h,
                   .c = scratch + state->at.c,
                   .extra = scratch + state->at.extra,
-                  .p = p == NULL ? NULL : p + d * 3 * n,
+                  .p = p == NULL ? zeros : p + d * 3 * n,
                   .y = step->in[GRAD_Y]->data,
                   .dy = input_data(step, GRAD_DY),
                   .saved = saved == NULL ? NULL : saved + d * r->steps * r->batch * state->stride,
