@@ -208,6 +208,10 @@ Status pass_loss(Graph *graph, const LossSpec *losses, size_t count, Value **los
 
 Status pass_fuse(Graph *graph, Error *err);
 
+/* ---- fuse_matmul.c: matrix products that take up transposes, factors and biases; before autodiff ------------ */
+
+Status pass_fuse_matmul(Graph *graph, Error *err);
+
 /* ---- fuse_conv.c: convolutions that take up what follows them; after autodiff ------------------------------ */
 
 /* does: folds a fixed BatchNormalization into the fixed convolution before it; joins convolution, residual addition and

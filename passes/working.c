@@ -342,8 +342,10 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
     if (!options->no_expand)
         TRY(pass_expand(graph, err));
     TRY(checked(graph, "expand", err));
-    if (!options->no_fuse)
+    if (!options->no_fuse) {
         TRY(pass_fuse(graph, err));
+        TRY(pass_fuse_matmul(graph, err));
+    }
     TRY(checked(graph, "fuse", err));
     if (options->loss_count > 0)
         return working_loss(graph, options, err);

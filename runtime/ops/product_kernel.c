@@ -15,6 +15,7 @@ typedef struct ProductState {
     Product p;
     float alpha, beta;
     DnnlEngine *dnnl;
+    bool swapped;   /* A of the state's product is the node's B, transposed, and the other way round */
     bool sum_after; /* y += beta c in a pass of its own */
     DnnlCall *call; /* NULL: sgemm or direct */
 } ProductState;
@@ -52,6 +53,20 @@ static bool batches_join(const Product *p, int d)
     int64_t n = p->batch[d + 1];
     return p->a_batch[d] == p->a_batch[d + 1] * n && p->b_batch[d] == p->b_batch[d + 1] * n &&
            p->y_batch[d] == p->y_batch[d + 1] * n;
+}
+
+/* Y^T = B^T A^T: the same numbers with rows and columns exchanged. */
+static Product product_swapped(const Product *p)
+{
+    Product q = *p;
+    q.m = p->n, q.n = p->m;
+    q.a_m = p->b_n, q.a_k = p->b_k;
+    q.b_k = p->a_k, q.b_n = p->a_m;
+    q.y_m = p->y_n, q.y_n = p->y_m;
+    q.c_m = p->c_n, q.c_n = p->c_m;
+    memcpy(q.a_batch, p->b_batch, sizeof q.a_batch);
+    memcpy(q.b_batch, p->a_batch, sizeof q.b_batch);
+    return q;
 }
 
 static void product_merge(Product *p)
@@ -158,7 +173,8 @@ static Status run_direct(Step *step, Error *err)
 {
     (void)err;
     const ProductState *state = step->state;
-    direct_product(&state->p, step->in[0]->data, step->in[1]->data, step->out[0]->data, state->alpha);
+    const float *a = step->in[state->swapped]->data, *b = step->in[!state->swapped]->data;
+    direct_product(&state->p, a, b, step->out[0]->data, state->alpha);
     if (state->sum_after)
         add_addend(state, step->in[2], step->out[0]->data);
     return STATUS_OK;
@@ -181,7 +197,7 @@ static Status run_sgemm(Step *step, Error *err)
 {
     const ProductState *state = step->state;
     const Product *p = &state->p;
-    const float *a = step->in[0]->data, *b = step->in[1]->data;
+    const float *a = step->in[state->swapped]->data, *b = step->in[!state->swapped]->data;
     float *y = step->out[0]->data;
     bool plain_a = p->a_k == 1, plain_b = p->b_n == 1;
     int64_t count = dims_count(p->batch_rank, p->batch);
@@ -284,8 +300,8 @@ static Status matmul_call(PlanContext *context, ProductState *state, bool bias, 
     Step *step = context->step;
     Status status = describe(state, bias, context->dnnl, &parts, err);
     if (status == STATUS_OK && parts.descriptor != NULL) {
-        DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_view(context, step->in[0], parts.a)},
-                           {DNNL_ARG_WEIGHTS, kernel_view(context, step->in[1], parts.b)},
+        DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_view(context, step->in[state->swapped], parts.a)},
+                           {DNNL_ARG_WEIGHTS, kernel_view(context, step->in[!state->swapped], parts.b)},
                            {DNNL_ARG_DST, kernel_view(context, step->out[0], parts.y)}};
         if (bias)
             args[3] = (DnnlArg){DNNL_ARG_BIAS, kernel_view(context, step->in[2], parts.c)};
@@ -311,6 +327,9 @@ Status product_prepare(const Product *product, PlanContext *context, double alph
     *state = (ProductState){
         .p = *product, .alpha = (float)alpha, .beta = (float)beta, .sum_after = addend != NULL, .dnnl = context->dnnl};
     Product *p = &state->p;
+    state->swapped = p->y_n != 1 && p->n > 1 && (p->y_m == 1 || p->m == 1);
+    if (state->swapped)
+        *p = product_swapped(product);
     product_merge(p);
     int64_t batches = dims_count(p->batch_rank, p->batch);
     if (batches * p->m * p->n * (p->k + 1) <= DIRECT_WORK || p->k == 0) {
