@@ -9,8 +9,9 @@
 #include <string.h>
 
 #include "onnx/base/rng.h"
+#include "runtime/ops/vector.h"
 
-enum { GRAIN = 4096 };
+enum { GRAIN = 4096, LANES = 32 };
 
 /* What one pass over the elements needs; T is picked by `dtype`. Without `mask` nothing is dropped. */
 typedef struct Drop {
@@ -23,32 +24,65 @@ typedef struct Drop {
     uint64_t seed, stream;
 } Drop;
 
-static void draw_mask(int64_t begin, int64_t end, const Drop *drop)
+/* Philox4x32-10 for LANES counters at once: the numbers of base/rng.c, in a form that vectorises. Word w of counter c
+ * decides over element 4 c + w. */
+#define ROUND(n)                                                                                                       \
+    p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;                                                  \
+    c0 = (uint32_t)(p1 >> 32) ^ c1 ^ (k0 + n * 0x9E3779B9u), c1 = (uint32_t)p1;                                        \
+    c2 = (uint32_t)(p0 >> 32) ^ c3 ^ (k1 + n * 0xBB67AE85u), c3 = (uint32_t)p0
+
+VECTOR_CLONES static void draw_batch(const Drop *drop, uint64_t counter, uint8_t *restrict mask)
 {
-    uint32_t words[4];
-    int64_t block = -1;
-    for (int64_t i = begin; i < end; i++) {
-        if (i / 4 != block) {
-            block = i / 4;
-            philox(drop->seed, drop->stream, (uint64_t)block, words);
-        }
-        drop->mask[i] = words[i % 4] >= drop->threshold;
+    const uint32_t k0 = (uint32_t)drop->seed, k1 = (uint32_t)(drop->seed >> 32), threshold = drop->threshold;
+    const uint32_t low = (uint32_t)counter, high = (uint32_t)(counter >> 32); /* LANES counters share the high word */
+    const uint32_t stream = (uint32_t)drop->stream, stream_high = (uint32_t)(drop->stream >> 32);
+    for (uint32_t i = 0; i < LANES; i++) {
+        uint32_t c0 = low + i, c1 = high, c2 = stream, c3 = stream_high;
+        uint64_t p0, p1;
+        ROUND(0u);
+        ROUND(1u);
+        ROUND(2u);
+        ROUND(3u);
+        ROUND(4u);
+        ROUND(5u);
+        ROUND(6u);
+        ROUND(7u);
+        ROUND(8u);
+        ROUND(9u);
+        mask[i] = c0 >= threshold;
+        mask[LANES + i] = c1 >= threshold;
+        mask[2 * LANES + i] = c2 >= threshold;
+        mask[3 * LANES + i] = c3 >= threshold;
     }
 }
 
+static void draw_mask(int64_t begin, int64_t end, const Drop *drop)
+{
+    uint8_t batch[4 * LANES];
+    for (int64_t first = begin - begin % (4 * LANES); first < end; first += 4 * LANES) {
+        const int64_t from = first < begin ? begin : first, to = first + 4 * LANES < end ? first + 4 * LANES : end;
+        draw_batch(drop, (uint64_t)first / 4, batch);
+        memcpy(drop->mask + from, batch + (from - first), (size_t)(to - from));
+    }
+}
+
+#define DEFINE_APPLY(name, type)                                                                                       \
+    VECTOR_CLONES static void name(int64_t n, const type *x, const uint8_t *mask, type *y, type scale)                 \
+    {                                                                                                                  \
+        for (int64_t i = 0; i < n; i++)                                                                                \
+            y[i] = mask[i] ? x[i] * scale : 0;                                                                         \
+    }
+DEFINE_APPLY(apply_f32, float)
+DEFINE_APPLY(apply_f64, double)
+
 static void apply_mask(int64_t begin, int64_t end, const Drop *drop)
 {
-    if (drop->dtype == DTYPE_F64) {
-        const double *x = drop->x;
-        double *y = drop->y;
-        for (int64_t i = begin; i < end; i++)
-            y[i] = drop->mask[i] ? x[i] * drop->scale : 0;
-    } else {
-        const float *x = drop->x, scale = (float)drop->scale;
-        float *y = drop->y;
-        for (int64_t i = begin; i < end; i++)
-            y[i] = drop->mask[i] ? x[i] * scale : 0;
-    }
+    if (drop->dtype == DTYPE_F64)
+        apply_f64(end - begin, (const double *)drop->x + begin, drop->mask + begin, (double *)drop->y + begin,
+                  drop->scale);
+    else
+        apply_f32(end - begin, (const float *)drop->x + begin, drop->mask + begin, (float *)drop->y + begin,
+                  (float)drop->scale);
 }
 
 static void forward_range(int64_t begin, int64_t end, void *context)
