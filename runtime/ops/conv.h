@@ -43,4 +43,8 @@ Status conv_grad_weight_prepare(PlanContext *context, Error *err);
 Status fused_conv_prepare(PlanContext *context, Error *err);
 Status channel_sum_prepare(PlanContext *context, Error *err);
 
+/* depthwise_kernel.c: weight gradients where the library has no generated code */
+bool depthwise_weight_fits(const PlanContext *context, const ConvShape *shape);
+Status depthwise_weight_prepare(PlanContext *context, const ConvShape *shape, Error *err);
+
 #endif

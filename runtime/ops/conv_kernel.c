@@ -106,6 +106,22 @@ static int grade(dnnl_primitive_desc_t descriptor)
     return strstr(dnnl_implementation(descriptor), "gemm") != NULL ? 1 : 0;
 }
 
+/* The library has generated code for the family's layout. */
+static Status generated_in_family(const Attempt *wanted, bool *generated, Error *err)
+{
+    Attempt attempt = *wanted;
+    Descriptors d;
+    attempt.x = attempt.y = attempt.context->family;
+    Status status = descriptors_make(&attempt, &d, err);
+    if (status == STATUS_OK)
+        describe(&attempt, &d);
+    descriptors_release(&d);
+    *generated = status == STATUS_OK && attempt.descriptor != NULL && grade(attempt.descriptor) == 0;
+    if (status == STATUS_OK && attempt.descriptor != NULL)
+        dnnl_primitive_desc_destroy(attempt.descriptor);
+    return status;
+}
+
 /* Tries the layouts in order of preference and keeps the best grade; descriptor NULL: the library cannot do it. */
 static Status choose(Attempt *attempt, Error *err)
 {
@@ -348,6 +364,12 @@ Status conv_grad_weight_prepare(PlanContext *context, Error *err)
     if (!fits(context))
         return kernel_eval(context, err);
     TRY(attempt_make(context, &shape, DIRECTION_WEIGHTS, bias, &attempt, err));
+    if (depthwise_weight_fits(context, &shape)) {
+        bool generated = false;
+        TRY(generated_in_family(&attempt, &generated, err));
+        if (!generated)
+            return depthwise_weight_prepare(context, &shape, err);
+    }
     TRY(choose(&attempt, err));
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
