@@ -25,6 +25,7 @@ void print_init(void)
     screen.err_terminal = isatty(STDERR_FILENO) == 1;
     screen.color = !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes shows as an error of write, like a full disk */
     if (screen.err_terminal)
         setvbuf(stderr, NULL, _IOLBF, 0);
 }

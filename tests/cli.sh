@@ -178,6 +178,20 @@ run 1 diff foreign.onnx foreign_trunk.onnx
 mkdir folder
 run 7 cut net.onnx -o folder
 run 7 cut net.onnx -o no/such/folder/cut.onnx
+run 7 cut net.onnx -o /proc/cut.onnx
+tests=$((tests + 1))
+model wide.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,100] x) => (float[N,10] y) <float[100,100] v = {0.5, ...}, float[100,10] w = {0.5, ...}> {
+  h = MatMul (x, v) y = MatMul (h, w)
+}
+TEXT
+(
+    ulimit -f 8 # 8 blocks of 1 KB: as good as a full disk
+    "$regraft" cut wide.onnx -o full.onnx >out 2>err
+    [ $? = 7 ]
+) || bad "a full disk is exit 7"
+nothing full.onnx
 if [ "$(id -u)" != 0 ]; then
     mkdir locked && chmod a-w locked
     run 7 cut net.onnx -o locked/cut.onnx
