@@ -210,8 +210,10 @@ static const char *free_stem(const Build *b)
         const char *stem = i == 1 ? "head" : arena_printf(b->arena, "head_%d", i);
         bool taken = false;
         static const char *const names[] = {"weight", "bias", "0.weight", "0.bias", "2.weight", "2.bias"};
-        for (size_t k = 0; k < sizeof names / sizeof *names; k++)
-            taken = taken || graph_find(b->graph, arena_printf(b->arena, "%s.%s", stem, names[k])) != NULL;
+        for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+            const char *name = arena_printf(b->arena, "%s.%s", stem, names[k]);
+            taken = taken || graph_find(b->graph, name) != NULL || strcmp(name, b->output_name) == 0;
+        }
         if (!taken)
             return stem;
     }
@@ -299,8 +301,8 @@ Status head_build(Model *document, Value *features, const HeadSpec *spec, Node *
     TRY(check_spec(spec, err));
     TRY(check_features(&b, features, err));
     TRY(check_opset(&b, err));
-    b.stem = free_stem(&b);
     b.output_name = output_name;
+    b.stem = free_stem(&b);
     str_init(&b.parameters);
     Type type = features->type;
     *scores = is_conv_head(&b) ? build_conv_head(&b, features) : build_dense_head(&b, features);

@@ -42,31 +42,33 @@ static void find_values(Selector *selector)
     map_release(&map);
 }
 
-/* Whether a node with Node.mark reads the value, directly or through nodes that see no data. Needs Value.mark of
- * graph_mark_fed. */
+static bool read_by_marked(const Value *value, int depth);
+
+/* The node itself, or, where no data passes (Transpose of a weight), a reader of its results. Needs graph_mark_fed. */
+static bool leads_to_marked(const Node *node, int depth)
+{
+    if (node == NULL || node->mark)
+        return node != NULL;
+    for (int i = 0; i < node->output_count && depth < 16; i++)
+        if (node->outputs[i] != NULL && !node->outputs[i]->mark && read_by_marked(node->outputs[i], depth + 1))
+            return true;
+    return false;
+}
+
 static bool read_by_marked(const Value *value, int depth)
 {
-    for (size_t i = 0; i < value->use_count; i++) {
-        Node *node = node_within(value->graph, value->uses[i].node);
-        if (node == NULL)
-            continue;
-        if (node->mark)
+    for (size_t i = 0; i < value->use_count; i++)
+        if (leads_to_marked(node_within(value->graph, value->uses[i].node), depth))
             return true;
-        for (int k = 0; k < node->output_count && depth < 16; k++)
-            if (node->outputs[k] != NULL && !node->outputs[k]->mark && read_by_marked(node->outputs[k], depth + 1))
-                return true;
-    }
     return false;
 }
 
 static bool param_read_by_marked(const Selector *selector, size_t i)
 {
     const ParamInfo *info = &selector->list->items[i];
-    for (size_t k = 0; k < info->use_count; k++) {
-        const Node *node = node_within(selector->document->graph, info->uses[k].node);
-        if (node != NULL && node->mark)
+    for (size_t k = 0; k < info->use_count; k++)
+        if (leads_to_marked(node_within(selector->document->graph, info->uses[k].node), 0))
             return true;
-    }
     return info->use_count == 0 && selector->values[i] != NULL && read_by_marked(selector->values[i], 0);
 }
 

@@ -7,8 +7,12 @@
 #include <string.h>
 
 #include "passes/passes.h"
+#include "passes/surgery.h"
 
-enum { TIE_ELEMENTS = 1024 }; /* smaller transposed copies are coincidences */
+enum {
+    TIE_ELEMENTS = 1024,  /* smaller transposed copies are coincidences */
+    MERGE_ELEMENTS = 1024 /* exporters merge equal initializers up to this size (onnxscript) */
+};
 
 typedef enum UseKind {
     USE_NOT,        /* shapes, statistics, limits: never a parameter */
@@ -21,7 +25,7 @@ typedef enum UseKind {
     USE_PASSES      /* the same numbers in another shape: look at the readers */
 } UseKind;
 
-/* ---- roles of inputs -------------------------------------------------------------------------------------------- */
+/* ---- roles of inputs ----------------------------------------------------------------------------------- */
 
 typedef struct UseRule {
     const char *op_type;
@@ -288,16 +292,28 @@ static void add_use(Finder *f, ParamInfo *info, const Use *direct)
     info->uses = uses;
 }
 
+/* Layers that started as copies of each other (hazard 41): small equal initializers were merged, but the same operator
+ * reads them in two places that the exporter names differently. */
+static bool is_merged_copy(Arena *arena, const Tensor *tensor, const Use *a, const Use *b)
+{
+    if (tensor_count(tensor) > MERGE_ELEMENTS || a->index != b->index ||
+        strcmp(a->node->op_type, b->node->op_type) != 0)
+        return false;
+    const char *scope_a = scope_of(arena, a->node), *scope_b = scope_of(arena, b->node);
+    return scope_a[0] != '\0' && scope_b[0] != '\0' && strcmp(scope_a, scope_b) != 0;
+}
+
 /* Is reader `b` the same parameter as reader `a`? Identity aliases and uniform values come from deduplication; anything
  * else that two nodes share is shared by the model, and so is a bias whose weight is shared too. */
-static bool same_parameter(const Tensor *tensor, const Use *direct_a, const Use *a, const Use *direct_b, const Use *b)
+static bool same_parameter(Arena *arena, const Tensor *tensor, const Use *direct_a, const Use *a, const Use *direct_b,
+                           const Use *b)
 {
     bool alias = direct_a->node != direct_b->node &&
                  (node_is(direct_a->node, "Identity") || node_is(direct_b->node, "Identity"));
     if (direct_a->node == direct_b->node && direct_a->index == direct_b->index)
         return true;
     if (!alias && !is_uniform(tensor))
-        return true;
+        return !is_merged_copy(arena, tensor, a, b);
     const Value *weight_a = node_input(a->node, 1), *weight_b = node_input(b->node, 1);
     return !alias && a->index != 1 && weight_a != NULL && weight_a == weight_b;
 }
@@ -320,9 +336,9 @@ static void classify(Finder *f, const char *name, Tensor *origin, const Value *v
             size_t owner = first_info + (size_t)readers.final[k].node->mark;
             if (!counts(origin, name, readers.kinds[k], &readers.final[k]) || owner >= f->list->count)
                 continue;
-            known =
-                !in_document(&readers.parameter[i]) || same_parameter(origin, &readers.parameter[k], &readers.final[k],
-                                                                      &readers.parameter[i], &readers.final[i]);
+            known = !in_document(&readers.parameter[i]) ||
+                    same_parameter(f->arena, origin, &readers.parameter[k], &readers.final[k], &readers.parameter[i],
+                                   &readers.final[i]);
             if (known) {
                 readers.final[i].node->mark = (int)(owner - first_info);
                 add_use(f, &f->list->items[owner], &readers.parameter[i]);
@@ -345,8 +361,7 @@ static void classify(Finder *f, const char *name, Tensor *origin, const Value *v
         add_constant(f, name, origin);
 }
 
-/* ---- transposed copies
- * ------------------------------------------------------------------------------------------------ */
+/* ---- transposed copies --------------------------------------------------------------------------------- */
 
 static bool is_transposed_copy(const Tensor *a, const Tensor *b)
 {
@@ -371,8 +386,7 @@ static void find_ties(ParamList *list)
     }
 }
 
-/* ---- the walk
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the walk ------------------------------------------------------------------------------------------ */
 
 /* Value.mark: 1 behind some weight, so that a mean and deviation applied to the raw input are not taken for parameters.
  */
@@ -387,10 +401,9 @@ static void mark_behind_weights(Graph *graph)
             const Value *value = node->inputs[i];
             UseKind kind = use_kind(node, i);
             bool weight = kind == USE_WEIGHT || kind == USE_NORM || kind == USE_TABLE;
+            Weight resolved;
             if (value != NULL)
-                behind |= value->mark == 1 ||
-                          (weight && value->constant != NULL && is_trainable_type(value->constant->dtype)) ||
-                          (weight && value->producer != NULL && node_is(value->producer, "Constant"));
+                behind |= value->mark == 1 || (weight && weight_resolve(value, &resolved));
         }
         for (int i = 0; i < node->output_count; i++)
             if (node->outputs[i] != NULL)

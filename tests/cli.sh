@@ -126,6 +126,16 @@ run 2 ops --filter Nonsense
 run 2 check net.onnx --train 'fc.wieght'
 says err "regraft: net.onnx: pattern 'fc.wieght' matches no parameter (did you mean 'fc.weight'?)"
 
+model scaled.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+g (uint8[N,3,8,8] picture) => (float[N,2] y) <float[1,3,1,1] mean = {0.4, 0.5, 0.6}, float n = {255.0}, float[2,3] w = {0.5, ...}> {
+  f = Cast <to = 1> (picture) u = Div (f, n) ["/sub"] c = Sub (u, mean) p = GlobalAveragePool (c) v = Flatten (p)
+  y = Gemm <transB = 1> (v, w)
+}
+TEXT
+run 0 check scaled.onnx # hazard 32
+says out "warning W09 preprocessing-inside Div 'u': the model scales its input 'picture' itself: give it pictures as they are (0 to 255 or 0 to 1), not normalised"
+
 # ---- bad files
 for verb in inspect heads check; do
     run 3 $verb missing.onnx
