@@ -2,9 +2,6 @@
 #include "cli/apply.h"
 
 #include <math.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 /* ---- the model ------------------------------------------------------------------------------------------------ */
 
@@ -29,10 +26,7 @@ Status apply_open(Apply *apply, const char *model, const ApplyFields *fields, Er
     memset(apply, 0, sizeof *apply);
     apply->fields = fields;
     say_quietly(fields->quiet);
-#ifdef _OPENMP
-    if (fields->threads > 0)
-        omp_set_num_threads((int)fields->threads);
-#endif
+    runtime_set_threads((int)fields->threads);
     TRY(document_open(model, &apply->document, err));
     read_labels(apply);
     return STATUS_OK;

@@ -4,9 +4,6 @@
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 typedef TuneFields Fields;
 
@@ -161,10 +158,7 @@ Status cmd_tune(int argc, char **argv, Error *err)
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)
         return STATUS_OK;
-#ifdef _OPENMP
-    if (fields.threads > 0)
-        omp_set_num_threads((int)fields.threads);
-#endif
+    runtime_set_threads((int)fields.threads);
     signal(SIGINT, on_interrupt);
     Tune tune = {.fields = &fields, .args = &args};
     Status status = run(&tune, argc, argv, err);

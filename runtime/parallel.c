@@ -49,3 +49,13 @@ void parallel_flush_denormals(void)
 #endif
     flush_denormals_here();
 }
+
+void runtime_set_threads(int threads)
+{
+#ifdef _OPENMP
+    if (threads > 0)
+        omp_set_num_threads(threads);
+#else
+    (void)threads;
+#endif
+}

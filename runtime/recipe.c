@@ -33,6 +33,16 @@ static Status score_preset(Model *document, const ParamList *head, const Dataset
     return status;
 }
 
+/* The order of channels means nothing to a grey picture; the first one speaks for all. */
+static Status is_grey(const Dataset *set, bool *grey, Error *err)
+{
+    Picture picture = {0};
+    Status status = dataset_picture(set, 0, 0, 1, &picture, err);
+    *grey = status == STATUS_OK && picture.channels == 1;
+    picture_release(&picture);
+    return status;
+}
+
 Status recipe_find_preset(Model *document, const ParamList *head, const Dataset *train, const PictureSpec *spec,
                           size_t samples, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
                           size_t *best, Error *err)
@@ -40,11 +50,12 @@ Status recipe_find_preset(Model *document, const ParamList *head, const Dataset 
     Dataset *subset = NULL;
     TRY(dataset_sample(train, samples, seed, &subset, err));
     size_t classes = dataset_class_count(train, 0);
-    Status status = STATUS_OK;
+    bool grey;
+    Status status = is_grey(train, &grey, err);
     *count = *best = 0;
     for (const PicturePreset *p = picture_presets; p->name != NULL && *count < PRESETS_MAX && status == STATUS_OK;
          p++) {
-        if (p->bgr && spec->channels == 1)
+        if (p->bgr && (spec->channels == 1 || grey))
             continue;
         PresetScore *score = &scores[*count];
         *score = (PresetScore){.preset = p};

@@ -14,6 +14,10 @@
 
 extern const OpSet builtin_ops;
 
+/* ---- parallel.c ------------------------------------------------------------------------------------------- */
+
+void runtime_set_threads(int threads); /* of the one pool; 0 leaves it as it is */
+
 /* ---- interp.c: any graph through eval -------------------------------------------------------------------- */
 
 /* Runs `graph` on host arrays, in any dtype; inputs by position of graph->inputs, outputs by position of graph->outputs,

@@ -58,7 +58,7 @@ say "packages"
 setup_packages $(build_packages) libcmocka-dev clang python3-venv
 setup_packages libonnx-testdata libonnx-dev || echo "    skipped: libonnx-testdata is not to be had; conformance runs on what is in tests/"
 stage "include direction" scripts/check-includes.sh
-stage "release build, warnings are errors" 'configure release -DREGRAFT_WERROR=ON && build build/release'
+stage "release build, warnings are errors" 'configure release -DREGRAFT_TESTS=ON -DREGRAFT_WERROR=ON && build build/release'
 say "tests"
 run_tests build/release
 stage "build with clang, warnings are errors" \

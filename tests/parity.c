@@ -14,7 +14,8 @@ typedef enum Mode { MODE_TOOL, MODE_DIRECT, MODE_PLAIN, MODE_INTERP, MODE_PARAME
 
 typedef struct Options {
     Mode mode;
-    const char *folder, *only_run;
+    const char *folder, *only_run, *tool;
+    char scratch[64]; /* MODE_TOOL: models and run folders, removed at the end */
     char **cases;
     int case_count;
     int failed, passed;
@@ -96,7 +97,8 @@ static void run_one(Options *options, const ParityCase *c, const json_t *run)
     ParityResult result = {.output_count = 0};
     Error err = {0};
     arena_init(&result.arena);
-    Status status = parity_direct(c, run, engines[options->mode], &result, &err);
+    Status status = options->mode == MODE_TOOL ? parity_tool(c, run, options->tool, options->scratch, &result, &err)
+                                               : parity_direct(c, run, engines[options->mode], &result, &err);
     double loss = INFINITY, loss_part = INFINITY, probe = INFINITY;
     if (status == STATUS_OK) {
         loss_part = compare_losses(c, name, &result, &loss);
@@ -140,6 +142,7 @@ static void run_case(Options *options, const char *folder, Arena *arena)
 /* ---- all of them -------------------------------------------------------------------------------------------- */
 
 #include <dirent.h>
+#include <ftw.h>
 
 static int is_visible(const struct dirent *entry)
 {
@@ -177,6 +180,14 @@ static Status run_folder(Options *options, Error *err)
     return STATUS_OK;
 }
 
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *position)
+{
+    (void)info;
+    (void)type;
+    (void)position;
+    return remove(path);
+}
+
 int main(int argc, char **argv)
 {
     static const char *const modes[] = {"", "--direct", "--plain", "--interp", "--parameters"};
@@ -186,18 +197,30 @@ int main(int argc, char **argv)
         for (int mode = 1; mode < 5; mode++)
             if (strcmp(argv[at], modes[mode]) == 0)
                 options.mode = (Mode)mode;
+        if (strncmp(argv[at], "--tool=", 7) == 0) {
+            options.mode = MODE_TOOL;
+            options.tool = argv[at] + 7;
+        }
         if (strncmp(argv[at], "--run=", 6) == 0)
             options.only_run = argv[at] + 6;
     }
     if (at >= argc) {
-        fprintf(stderr, "usage: parity [--direct|--plain|--interp|--parameters] [--run=NAME] DIR [CASE..]\n");
+        fprintf(stderr,
+                "usage: parity [--tool=REGRAFT|--direct|--plain|--interp|--parameters] [--run=NAME] DIR [CASE..]\n");
         return STATUS_USAGE;
     }
     options.folder = argv[at];
     options.cases = argv + at + 1;
     options.case_count = argc - at - 1;
     Error err = {0};
+    snprintf(options.scratch, sizeof options.scratch, "/tmp/regraft-parity-XXXXXX");
+    if (options.mode == MODE_TOOL && mkdtemp(options.scratch) == NULL) {
+        fprintf(stderr, "parity: cannot make a temporary folder\n");
+        return STATUS_ENVIRONMENT;
+    }
     Status status = run_folder(&options, &err);
+    if (options.mode == MODE_TOOL)
+        nftw(options.scratch, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     if (status != STATUS_OK)
         fprintf(stderr, "parity: %s\n", err.message);
     fprintf(stderr, "%d ok, %d FAIL\n", options.passed, options.failed);

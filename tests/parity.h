@@ -1,5 +1,5 @@
-/* Parity with PyTorch: what parity.c (cases, comparing, the command line) and parity_direct.c (training in this
- * process) share. A case is a folder: model.onnx, case.json, train.npz, probe.npz, expect.npz. */
+/* Parity with PyTorch: what parity.c (cases, comparing, the command line), parity_tool.c (driving the tool)
+ * and parity_direct.c (training in this process) share. A case is a folder: model.onnx, case.json, train.npz, probe.npz, expect.npz. */
 #ifndef REGRAFT_TESTS_PARITY_H
 #define REGRAFT_TESTS_PARITY_H
 
@@ -32,6 +32,9 @@ const char *parity_string(const json_t *object, const char *key); /* "" when abs
 
 /* Does what the run says with the library itself. */
 Status parity_direct(const ParityCase *c, const json_t *run, ParityEngine engine, ParityResult *result, Error *err);
+/* The same through the command line of `tool`; files go to the folder `scratch`. */
+Status parity_tool(const ParityCase *c, const json_t *run, const char *tool, const char *scratch, ParityResult *result,
+                   Error *err);
 /* Compares params_find with the case's lists; prints each difference. */
 Status parity_parameters(const ParityCase *c, int *differences, Error *err);
 
