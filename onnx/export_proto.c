@@ -235,7 +235,7 @@ static Status write_tensor(Exporter *e, const Tensor *tensor, const char *name, 
     if (moved && tensor->dtype != DTYPE_STRING)
         return write_moved(e, tensor, to);
     TRY(write_pairs(e, tensor->external, tensor->external_count, &to->n_external_data, &to->external_data));
-    to->has_data_location = (tensor->extra.blank >> 14 & 1) != 0;
+    to->has_data_location = (tensor->extra.blank >> TENSOR_DATA_LOCATION & 1) != 0;
     if (tensor->storage == STORAGE_TYPED || tensor->dtype == DTYPE_STRING) {
         write_typed(e, tensor, to);
         return STATUS_OK;

@@ -353,7 +353,7 @@ static Status read_numbers(const Source *s)
         return fail(s->gate->err, STATUS_UNSUPPORTED, "%s: data_location %d is not known", s->who,
                     (int)from->data_location);
     if (from->has_data_location)
-        s->to->extra.blank |= 1u << 14;
+        s->to->extra.blank |= 1u << TENSOR_DATA_LOCATION;
     return slice != NULL ? read_slice(s, slice) : read_typed(s, place);
 }
 

@@ -390,6 +390,9 @@ static Status scan_field(Scanner *s, Reader *r)
         return copy_bytes(s, f.begin, (size_t)(r->p - f.begin));
     bool seen_before = (r->seen >> (f.row - r->type->fields) & 1) != 0;
     TRY(check_once(s, r, &f));
+    bool external = s->whole > 0 && r->type == &onnx__tensor_proto__descriptor && f.number == TENSOR_DATA_LOCATION;
+    if (external && f.length > 0 && f.payload[0] != 0)
+        return reject_field(s, r, &f, "is external: training_info is kept as it is, and its side files would be lost");
     unsigned natural = wire_type_of(f.row->type);
     bool packed = is_repeated(f.row) && natural != WIRE_BYTES && f.wire_type == WIRE_BYTES;
     if (f.wire_type != natural && !packed)

@@ -20,8 +20,8 @@ enum {
     WIRE_PLACEHOLDER = 8       /* bytes of raw_data in the copy: index of the slice, little endian */
 };
 
-/* Fields of TensorProto that are cut out. */
-enum { TENSOR_FLOAT_DATA = 4, TENSOR_RAW_DATA = 9, TENSOR_DOUBLE_DATA = 10 };
+/* Fields of TensorProto; the first three are cut out. */
+enum { TENSOR_FLOAT_DATA = 4, TENSOR_RAW_DATA = 9, TENSOR_DOUBLE_DATA = 10, TENSOR_DATA_LOCATION = 14 };
 
 /* Numbers of one tensor: raw_data, or float_data or double_data, whose packed form is the same bytes. */
 typedef struct WireSlice {

@@ -311,6 +311,15 @@ static void tensors_of_training_stay_whole(void **state)
     assert_ok(scan_as(&model, &onnx__model_proto__descriptor, &scan, &err), &err);
     assert_int_equal(scan.slice_count, 0);
     wire_release(&scan);
+    str_clear(&model);
+    Str tensor;
+    str_init(&tensor);
+    wire_int(&tensor, TENSOR_LOCATION, 1);
+    wire_message(&graph, GRAPH_INITIALIZER, &tensor);
+    wire_message(&training, 1, &graph);
+    wire_message(&model, MODEL_TRAINING, &training);
+    refused(&model, "is external"); /* whoever reads the copy would look for its side file */
+    str_release(&tensor);
     str_release(&graph), str_release(&training), str_release(&model);
 }
 
