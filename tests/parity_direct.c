@@ -79,6 +79,16 @@ static Status read_losses(Direct *d, Error *err)
     return STATUS_OK;
 }
 
+/* Exporting in training mode has moved the file's running statistics once; the reference started before that. */
+static Status untrace(Direct *d, Error *err)
+{
+    size_t moved;
+    if (strcmp(parity_string(d->c->json, "mode"), "train") != 0)
+        return STATUS_OK;
+    return statistics_untrace(d->document, &d->params, d->c->probe.names, (const Array *const *)d->c->probe.arrays,
+                              d->c->probe.count, &moved, err);
+}
+
 /* All, or the parameters that the run names; by the head where names did not survive the exporter. */
 static Status choose(Direct *d, Error *err)
 {
@@ -301,6 +311,7 @@ static Status run(Direct *d, ParityResult *result, Error *err)
     TRY(read_optimizer(d, err));
     TRY(read_losses(d, err));
     TRY(params_find(d->document, false, &d->params, err));
+    TRY(untrace(d, err));
     TRY(choose(d, err));
     TRY(params_new(&d->params, &d->store, err));
     TRY(build(d, true, &d->training, err));
