@@ -26,6 +26,7 @@ static const OpDef *const families[] = {
     ops_layernorm,
     ops_logic,
     ops_losses,
+    ops_lrn,
     ops_math,
     ops_matmul,
     ops_matmul_integer,

@@ -25,6 +25,7 @@ extern const OpDef ops_join[];
 extern const OpDef ops_layernorm[];
 extern const OpDef ops_logic[];
 extern const OpDef ops_losses[];
+extern const OpDef ops_lrn[];
 extern const OpDef ops_math[];
 extern const OpDef ops_matmul[];
 extern const OpDef ops_matmul_integer[];
