@@ -9,12 +9,14 @@
 
 typedef struct Fields {
     bool json, markdown;
-    const char *filter;
+    const char *filter, *conformance;
 } Fields;
 
 static const Option options[] = {
     {OPTION("--filter", 0, TEXT, filter, "GLOB", "only operators whose name matches, e.g. 'Reduce*'")},
     {OPTION("--markdown", 0, FLAG, markdown, NULL, "print a Markdown table (docs/operators.md)")},
+    {OPTION("--conformance", 0, TEXT, conformance, "DIR",
+            "add counts of ONNX's backend tests from DIR/counts.txt, and what does not pass from DIR/known.txt")},
     {OPTION("--json", 0, FLAG, json, NULL, "print JSON (regraft.ops/1)")},
     {0}};
 
@@ -26,13 +28,14 @@ static const Usage usage = {
         "the "
         "interpreter, and whether gradients pass through them. An operator that is not listed is kept by surgery and "
         "export, and refused by name when it would have to run.",
-    .examples = {"regraft ops --filter 'Conv*'", "regraft ops --markdown > docs/operators.md"},
+    .examples = {"regraft ops --filter 'Conv*'",
+                 "regraft ops --markdown --conformance tests/conformance > docs/operators.md"},
     .options = options};
 
 /* One operator; a name may have several rows (old forms that are rewritten). */
 typedef struct Entry {
     const char *domain, *name, *no_gradient;
-    int since, last;
+    int since, last, passed, cases; /* cases: of ONNX's backend tests that hold it; 0: not known */
     bool eval, planned, expands, rewritten, gradient;
 } Entry;
 
@@ -74,11 +77,70 @@ static size_t gather(const Fields *fields, Arena *arena, Entry **entries)
     return count;
 }
 
+/* ---- conformance --------------------------------------------------------------------------------------- */
+
+/* Lines of DIR/name; *text is in the arena. */
+static Status read_file(const char *folder, const char *name, Arena *arena, char **text, Error *err)
+{
+    Mapping file;
+    TRY(mapping_open(&file, arena_printf(arena, "%s/%s", folder, name), err));
+    *text = arena_strndup(arena, (const char *)file.data, file.size);
+    mapping_release(&file);
+    return STATUS_OK;
+}
+
+/* counts.txt: `operator passed cases`, one a line. Older forms share their operator's line. */
+static Status read_counts(const char *folder, Arena *arena, Entry *entries, size_t count, Error *err)
+{
+    char *text, *save = NULL;
+    TRY(read_file(folder, "counts.txt", arena, &text, err));
+    for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
+        char *blank = strchr(line, ' '), *end = NULL;
+        if (line[0] == '#' || blank == NULL)
+            continue;
+        *blank = '\0';
+        long passed = strtol(blank + 1, &end, 10), cases = strtol(end, NULL, 10);
+        for (size_t i = 0; i < count; i++) {
+            const char *name = entries[i].domain[0] == '\0'
+                                   ? entries[i].name
+                                   : arena_printf(arena, "%s.%s", entries[i].domain, entries[i].name);
+            if (strcmp(name, line) != 0)
+                continue;
+            entries[i].passed = (int)passed;
+            entries[i].cases = (int)cases;
+        }
+    }
+    return STATUS_OK;
+}
+
+static const char *cases_text(Arena *arena, const Entry *entry)
+{
+    return entry->cases == 0 ? "" : arena_printf(arena, "%d/%d", entry->passed, entry->cases);
+}
+
+/* known.txt: `PATTERN: reason`, one a line. */
+static Status print_known(const char *folder, Arena *arena, Error *err)
+{
+    char *text, *save = NULL;
+    TRY(read_file(folder, "known.txt", arena, &text, err));
+    printf("\n## Cases that do not pass\n\n| Cases | Reason |\n|---|---|\n");
+    for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
+        char *colon = strchr(line, ':');
+        if (line[0] == '#' || colon == NULL)
+            continue;
+        *colon = '\0';
+        printf("| `%s` | %s |\n", line, colon + 1 + strspn(colon + 1, " "));
+    }
+    return STATUS_OK;
+}
+
+/* ---- printing ------------------------------------------------------------------------------------------ */
+
 static const char *runs_text(const Entry *entry)
 {
     return entry->planned     ? "planned"
-           : entry->eval      ? "interpreted"
            : entry->expands   ? "as other operators"
+           : entry->eval      ? "interpreted"
            : entry->rewritten ? "in its newer form"
                               : "no";
 }
@@ -100,14 +162,15 @@ static const char *opset_text(Arena *arena, const Entry *entry)
 static void print_table(const Entry *entries, size_t count, Arena *arena)
 {
     Table table;
-    table_init(&table, "llll");
-    static const char *const head[] = {"OPERATOR", "OPSETS", "RUNS", "GRADIENT"};
+    table_init(&table, "lllrl");
+    static const char *const head[] = {"OPERATOR", "OPSETS", "RUNS", "CASES", "GRADIENT"};
     table_head(&table, head);
     for (size_t i = 0; i < count; i++) {
         const Entry *entry = &entries[i];
         table_cell(&table, STYLE_PLAIN, "%s%s%s", entry->domain, entry->domain[0] != '\0' ? "." : "", entry->name);
         table_cell(&table, STYLE_PLAIN, "%s", opset_text(arena, entry));
         table_cell(&table, STYLE_PLAIN, "%s", runs_text(entry));
+        table_cell(&table, STYLE_PLAIN, "%s", cases_text(arena, entry));
         table_cell(&table, entry->gradient ? STYLE_GREEN : STYLE_PLAIN, "%s", gradient_text(entry));
     }
     table_print(&table, stdout, 0);
@@ -135,17 +198,19 @@ static void print_markdown(const Entry *entries, size_t count, Arena *arena)
         "# Operators\n\n"
         "Written by `regraft ops --markdown`; do not edit.\n\n"
         "Opsets are those whose text has been read; a newer one is refused with a message. *planned*: has a kernel of "
-        "its own in "
-        "training and inference plans. *interpreted*: runs through its reference evaluation, in plans too. *as other "
-        "operators*: rewritten before running. *in its newer form*: an old form that is brought to the newest opset. "
-        "An operator "
-        "that is not listed is kept by surgery and export, and refused by name when it would have to run.\n\n"
+        "its\n"
+        "own in training and inference plans. *interpreted*: runs through its reference evaluation, in plans too. *as\n"
+        "other operators*: rewritten before running. *in its newer form*: an old form that is brought to the newest "
+        "opset.\n"
+        "An operator that is not listed is kept by surgery and export, and refused by name when it would have to run.\n"
+        "Cases: of ONNX's backend tests that hold the operator, how many pass.\n\n"
         "%zu operators, %zu with planned kernels, %zu with gradients.\n\n"
-        "| Operator | Opsets | Runs | Gradient |\n|---|---|---|---|\n",
+        "| Operator | Opsets | Runs | Cases | Gradient |\n|---|---|---|---|---|\n",
         count, planned, gradient);
     for (size_t i = 0; i < count; i++)
-        printf("| %s%s%s | %s | %s | %s |\n", entries[i].domain, entries[i].domain[0] != '\0' ? "." : "",
-               entries[i].name, opset_text(arena, &entries[i]), runs_text(&entries[i]), gradient_text(&entries[i]));
+        printf("| %s%s%s | %s | %s | %s | %s |\n", entries[i].domain, entries[i].domain[0] != '\0' ? "." : "",
+               entries[i].name, opset_text(arena, &entries[i]), runs_text(&entries[i]), cases_text(arena, &entries[i]),
+               gradient_text(&entries[i]));
 }
 
 static void print_json(const Entry *entries, size_t count)
@@ -160,6 +225,8 @@ static void print_json(const Entry *entries, size_t count)
         json_put_int(&json, "since", entries[i].since);
         json_put_int(&json, "last", entries[i].last);
         json_put_string(&json, "runs", runs_text(&entries[i]));
+        json_put_int(&json, "cases", entries[i].cases);
+        json_put_int(&json, "cases_passed", entries[i].passed);
         json_put_bool(&json, "gradient", entries[i].gradient);
         json_put_string(&json, "no_gradient", entries[i].no_gradient);
         json_close(&json, '}');
@@ -179,14 +246,19 @@ Status cmd_ops(int argc, char **argv, Error *err)
     arena_init(&arena);
     Entry *entries;
     size_t count = gather(&fields, &arena, &entries);
-    if (fields.json) {
+    Status status = count > 0 ? STATUS_OK : fail(err, STATUS_USAGE, "ops: no operator matches '%s'", fields.filter);
+    if (status == STATUS_OK && fields.conformance != NULL)
+        status = read_counts(fields.conformance, &arena, entries, count, err);
+    if (status == STATUS_OK && fields.json) {
         print_json(entries, count);
-    } else if (fields.markdown) {
+    } else if (status == STATUS_OK && fields.markdown) {
         print_markdown(entries, count, &arena);
-    } else if (count > 0) {
+        if (fields.conformance != NULL)
+            status = print_known(fields.conformance, &arena, err);
+    } else if (status == STATUS_OK) {
         print_table(entries, count, &arena);
         print_totals(entries, count);
     }
     arena_release(&arena);
-    return count > 0 ? STATUS_OK : fail(err, STATUS_USAGE, "ops: no operator matches '%s'", fields.filter);
+    return status;
 }

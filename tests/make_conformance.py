@@ -3,6 +3,7 @@
 
     regraft run --suite NODE_TESTS --json > results.jsonl
     python tests/make_conformance.py NODE_TESTS results.jsonl [FOLDER results.jsonl] > tests/conformance/cases.txt
+    python tests/make_conformance.py --counts NODE_TESTS results.jsonl [...] > tests/conformance/counts.txt
 
 Needs the package onnx. Later folders only add operators that earlier ones do not have. At most three cases an operator: the shortest names, in the newest opset first."""
 import json, os, sys
@@ -33,7 +34,29 @@ def cases(folder, results):
     return index
 
 
+def counts(*arguments):
+    """operator, cases that hold it and pass, cases that hold it."""
+    passed, total = {}, {}
+    for folder, results in zip(arguments[::2], arguments[1::2]):
+        for line in open(results):
+            case = json.loads(line)
+            path = os.path.join(folder, case.get("case", ""), "model.onnx")
+            if "case" not in case or not os.path.exists(path):
+                continue
+            found = set()
+            operators(onnx.load(path, load_external_data=False).graph, found)
+            for operator in found:
+                total[operator] = total.get(operator, 0) + 1
+                passed[operator] = passed.get(operator, 0) + (case["outcome"] == "passed")
+    print("# operator, cases of ONNX's backend tests that hold it and pass, cases that hold it.")
+    print("# Written by tests/make_conformance.py --counts.")
+    for domain, op in sorted(total):
+        print(f"{domain + '.' if domain else ''}{op} {passed[domain, op]} {total[domain, op]}")
+
+
 def main(*arguments):
+    if arguments[0] == "--counts":
+        return counts(*arguments[1:])
     index = {}
     for folder, results in zip(arguments[::2], arguments[1::2]):
         for operator, entries in cases(folder, results).items():
