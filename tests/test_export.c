@@ -150,6 +150,100 @@ static void put_attributes(Str *node)
     str_release(&attr), str_release(&inner);
 }
 
+/* An input whose type is, in turn: sequence of tensors, optional of that, map, opaque, sparse tensor, none. */
+static void put_typed_inputs(Str *graph)
+{
+    for (int kind = 0; kind < 6; kind++) {
+        Str tensor, type, inner, info;
+        str_init(&tensor), str_init(&type), str_init(&inner), str_init(&info);
+        const unsigned fields[6] = {4, 9, 5, 7, 8, 0};
+        wire_int(&tensor, 1, kind == 4 ? DTYPE_F16 : DTYPE_F32);
+        if (kind < 2) { /* elem_type */
+            wire_message(&type, 1, &tensor);
+            wire_message(&inner, 1, &type);
+            if (kind == 1) {
+                wire_message(&type, 4, &inner);
+                wire_message(&inner, 1, &type);
+            }
+        } else if (kind == 2) {
+            wire_int(&inner, 1, DTYPE_I64);
+            wire_message(&type, 1, &tensor);
+            wire_message(&inner, 2, &type);
+        } else if (kind == 3) {
+            wire_text(&inner, 1, "domain");
+            wire_text(&inner, 2, "");
+        } else {
+            str_append_bytes(&inner, tensor.text, tensor.length);
+        }
+        if (kind < 5)
+            wire_message(&type, fields[kind], &inner);
+        char name[16];
+        snprintf(name, sizeof name, "in%d", kind);
+        wire_text(&info, 1, name);
+        wire_message(&info, 2, &type);
+        wire_text(&info, 3, "a doc");
+        wire_message(graph, GRAPH_INPUT, &info);
+        str_release(&tensor), str_release(&type), str_release(&inner), str_release(&info);
+    }
+}
+
+static void put_sparse(Str *out, unsigned field)
+{
+    Str sparse, indices;
+    str_init(&sparse), str_init(&indices);
+    wire_tensor(&sparse, 1, "v", 1, NULL);
+    wire_int(&indices, TENSOR_DIMS, 1);
+    wire_int(&indices, TENSOR_DIMS, 2);
+    wire_int(&indices, TENSOR_TYPE, DTYPE_I64);
+    wire_int(&indices, 7, 0);
+    wire_int(&indices, 7, 2);
+    wire_message(&sparse, 2, &indices);
+    wire_int(&sparse, 3, 2);
+    wire_int(&sparse, 3, 3);
+    wire_message(out, field, &sparse);
+    str_release(&sparse), str_release(&indices);
+}
+
+static void put_lists(Str *node)
+{
+    Str attr, graph;
+    str_init(&attr), str_init(&graph);
+    wire_text(&attr, 1, "ints");
+    wire_int(&attr, 8, -1);
+    wire_int(&attr, 8, 2);
+    wire_int(&attr, 20, ATTR_INTS);
+    wire_message(node, NODE_ATTRIBUTE, &attr);
+    wire_text(&attr, 1, "floats");
+    wire_float(&attr, 7, 1.5f);
+    wire_int(&attr, 20, ATTR_FLOATS);
+    wire_message(node, NODE_ATTRIBUTE, &attr);
+    wire_text(&attr, 1, "float");
+    wire_float(&attr, 2, 1.5f);
+    wire_int(&attr, 20, ATTR_FLOAT);
+    wire_message(node, NODE_ATTRIBUTE, &attr);
+    wire_text(&attr, 1, "string");
+    wire_text(&attr, 4, "");
+    wire_int(&attr, 20, ATTR_STRING);
+    wire_message(node, NODE_ATTRIBUTE, &attr);
+    wire_text(&attr, 1, "sparse");
+    put_sparse(&attr, 22);
+    wire_int(&attr, 20, ATTR_SPARSE);
+    wire_message(node, NODE_ATTRIBUTE, &attr);
+    wire_text(&attr, 1, "sparses");
+    put_sparse(&attr, 23);
+    put_sparse(&attr, 23);
+    wire_int(&attr, 20, ATTR_SPARSES);
+    wire_message(node, NODE_ATTRIBUTE, &attr);
+    wire_text(&attr, 1, "graphs");
+    wire_node(&graph, "Neg", "x", "g1");
+    wire_message(&attr, 11, &graph);
+    wire_node(&graph, "Neg", "x", "g2");
+    wire_message(&attr, 11, &graph);
+    wire_int(&attr, 20, ATTR_GRAPHS);
+    wire_message(node, NODE_ATTRIBUTE, &attr);
+    str_release(&attr), str_release(&graph);
+}
+
 static void put_graph(Str *model)
 {
     Str graph, node, part;
@@ -157,6 +251,7 @@ static void put_graph(Str *model)
     wire_text(&graph, GRAPH_NAME, "");
     wire_text(&graph, 10, "of the graph");
     wire_info(&graph, GRAPH_INPUT, "x", 4);
+    put_typed_inputs(&graph);
     wire_info(&graph, GRAPH_OUTPUT, "x", 5); /* an input that is an output, with another type there */
     wire_info(&graph, GRAPH_OUTPUT, "y", 4);
     wire_info(&graph, GRAPH_INFO, "nobody", 1);
@@ -178,6 +273,7 @@ static void put_graph(Str *model)
     wire_message(&node, 10, &part);
     unknown(&node);
     put_attributes(&node);
+    put_lists(&node);
     wire_message(&graph, GRAPH_NODE, &node);
     wire_text(&part, 1, "w");
     wire_pair(&part, 2, "SCALE_TENSOR", "f");
@@ -358,6 +454,35 @@ static void changes_and_only_they_arrive(void **state)
     assert_null(proto->graph->node[1]->domain);
     onnx__model_proto__free_unpacked(proto, NULL);
     mapping_release(&file);
+    str_release(&bytes);
+}
+
+static void types_of_every_kind_can_change(void **state)
+{
+    Place *place = *state;
+    Str bytes;
+    str_init(&bytes);
+    put_everything(&bytes);
+    write_bytes(in(place, "all.onnx"), bytes.text, bytes.length);
+    Model *model = import(in(place, "all.onnx"));
+    assert_int_equal(graph_find(model->graph, "in0")->type.kind, TYPE_SEQUENCE);
+    assert_int_equal(graph_find(model->graph, "in1")->type.kind, TYPE_OPTIONAL);
+    assert_int_equal(graph_find(model->graph, "in2")->type.kind, TYPE_MAP);
+    assert_int_equal(graph_find(model->graph, "in3")->type.kind, TYPE_UNKNOWN);
+    assert_int_equal(graph_find(model->graph, "in4")->type.kind, TYPE_SPARSE);
+    const char *const names[3] = {"in0", "in1", "in4"};
+    for (int i = 0; i < 3; i++) {
+        Type *type = &graph_find(model->graph, names[i])->type;
+        assert_int_equal(type->dtype, i == 2 ? DTYPE_F16 : DTYPE_F32);
+        type->dtype = DTYPE_F64;
+    }
+    export(model, in(place, "typed.onnx"), NULL);
+    model_free(model);
+    model = import(in(place, "typed.onnx"));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(graph_find(model->graph, names[i])->type.dtype, DTYPE_F64);
+    assert_int_equal(graph_find(model->graph, "in1")->type.kind, TYPE_OPTIONAL);
+    model_free(model);
     str_release(&bytes);
 }
 
@@ -610,6 +735,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_untouched_model_keeps_every_field, set_up, tear_down),
         cmocka_unit_test_setup_teardown(changes_and_only_they_arrive, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(types_of_every_kind_can_change, set_up, tear_down),
         cmocka_unit_test_setup_teardown(documentation_goes_when_asked, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_source_is_never_overwritten_under_any_name, set_up, tear_down),
         cmocka_unit_test_setup_teardown(external_data_stays_external_and_its_source_stays, set_up, tear_down),
