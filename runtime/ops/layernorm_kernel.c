@@ -6,7 +6,7 @@
 #include "runtime/ops/norm.h"
 #include "runtime/ops/vector.h"
 
-enum { PARTS = 16 }; /* of the rows, for sums over rows */
+enum { PARTS = 16 }; /* PARTS of the rows, for sums over rows */
 
 typedef struct RowState {
     RowShape shape;
@@ -27,22 +27,71 @@ typedef struct Statistics {
     float mean, inverse;
 } Statistics;
 
+/* Sums run in four independent vectors, enough to hide the latency of an addition. */
+typedef float Vector __attribute__((vector_size(16 * sizeof(float)), aligned(4), may_alias));
+enum { LANES = 16, AT_ONCE = 4 * LANES };
+
+VECTOR_INLINE float add_lanes(const Vector parts[4])
+{
+    const Vector all = (parts[0] + parts[1]) + (parts[2] + parts[3]);
+    float sum = 0;
+    for (int k = 0; k < LANES; k++)
+        sum += all[k];
+    return sum;
+}
+
 VECTOR_INLINE float sum_of(const float *x, int64_t n)
 {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += x[i];
-    return sum;
+    Vector parts[4] = {{0}};
+    float rest = 0;
+    int64_t whole = n - n % AT_ONCE;
+    for (int64_t i = 0; i < whole; i += AT_ONCE)
+        for (int k = 0; k < 4; k++)
+            parts[k] += *(const Vector *)(x + i + k * LANES);
+    for (int64_t i = whole; i < n; i++)
+        rest += x[i];
+    return add_lanes(parts) + rest;
 }
 
 VECTOR_INLINE float square_of(const float *x, int64_t n, float mean)
 {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++)
-        sum += (x[i] - mean) * (x[i] - mean);
-    return sum;
+    Vector parts[4] = {{0}};
+    float rest = 0;
+    int64_t whole = n - n % AT_ONCE;
+    for (int64_t i = 0; i < whole; i += AT_ONCE) {
+        for (int k = 0; k < 4; k++) {
+            const Vector centred = *(const Vector *)(x + i + k * LANES) - mean;
+            parts[k] += centred * centred;
+        }
+    }
+    for (int64_t i = whole; i < n; i++)
+        rest += (x[i] - mean) * (x[i] - mean);
+    return add_lanes(parts) + rest;
+}
+
+/* sum of g and sum of g * (x - mean), with g = dy * scale; scale may be NULL. */
+VECTOR_INLINE void gradient_sums(const float *dy, const float *scale, const float *x, int64_t n, float mean, float *sum,
+                                 float *product)
+{
+    Vector one[4] = {{0}}, two[4] = {{0}};
+    float rest = 0, more = 0;
+    int64_t whole = n - n % AT_ONCE;
+    for (int64_t i = 0; i < whole; i += AT_ONCE) {
+        for (int k = 0; k < 4; k++) {
+            Vector g = *(const Vector *)(dy + i + k * LANES);
+            if (scale != NULL)
+                g *= *(const Vector *)(scale + i + k * LANES);
+            one[k] += g;
+            two[k] += g * (*(const Vector *)(x + i + k * LANES) - mean);
+        }
+    }
+    for (int64_t i = whole; i < n; i++) {
+        float g = scale != NULL ? dy[i] * scale[i] : dy[i];
+        rest += g;
+        more += g * (x[i] - mean);
+    }
+    *sum = add_lanes(one) + rest;
+    *product = add_lanes(two) + more;
 }
 
 VECTOR_INLINE Statistics statistics_of(const float *x, const RowState *state)
@@ -152,20 +201,10 @@ VECTOR_INLINE void gradient_row(const Job *job, const float *x, const float *dy,
     int64_t length = job->state->shape.length;
     const float *scale = job->scale;
     float sum = 0, product = 0;
-    if (scale != NULL) {
-#pragma omp simd reduction(+ : sum, product)
-        for (int64_t i = 0; i < length; i++) {
-            float g = dy[i] * scale[i];
-            sum += g;
-            product += g * (x[i] - s.mean);
-        }
-    } else {
-#pragma omp simd reduction(+ : sum, product)
-        for (int64_t i = 0; i < length; i++) {
-            sum += dy[i];
-            product += dy[i] * (x[i] - s.mean);
-        }
-    }
+    if (scale != NULL) /* the loop is made once for each */
+        gradient_sums(dy, scale, x, length, s.mean, &sum, &product);
+    else
+        gradient_sums(dy, NULL, x, length, s.mean, &sum, &product);
     /* dx = inverse*g + b*(x - mean) + c, the formula of layernorm.c with x_hat written out */
     float count = (float)length, b = -product * s.inverse * s.inverse * s.inverse / count;
     float c = job->state->rms ? 0.0f : -s.inverse * sum / count;
