@@ -263,6 +263,12 @@ void dataset_row(const Dataset *set, bool target, int index, size_t sample, void
 Status dataset_sample(const Dataset *set, size_t count, uint64_t seed, Dataset **subset, Error *err);
 void dataset_free(Dataset *set);
 
+/* ---- frame.c: pictures kept -------------------------------------------------------------------------------------- */
+
+/* The pictures of a set with class labels, decoded and framed to spec's size now and kept as bytes; unreadable ones are left
+ * out. Loading it with FRAME_SQUASH and the same size only normalises. */
+Status dataset_frame(const Dataset *set, const PictureSpec *spec, Dataset **framed, Error *err);
+
 /* ---- loader.c
  * ----------------------------------------------------------------------------------------------------------- */
 
