@@ -89,7 +89,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                                         : plain          ? 0
                                                          : 6,
                             .keep_best = tune->data.val != NULL,
-                            .by_accuracy = false,
+                            .by_accuracy = tune->classes > 0,
                             .plain_only = f->plain_kernels,
                             .no_decay_1d = !plain,
                             .diverged_factor = plain ? 0 : 50,

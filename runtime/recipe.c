@@ -7,24 +7,24 @@
 #include "onnx/base/rng.h"
 #include "runtime/train.h"
 
-/* ---- preprocessing -------------------------------------------------------------------------------------------------
- */
+/* ---- preprocessing ---------------------------------------------------------------------------------------------- */
 
-static Status score_preset(Model *document, const ParamList *head, const Dataset *subset, const PictureSpec *spec,
-                           size_t batch, uint64_t seed, size_t classes, PresetScore *score, Error *err)
+static Status score_preset(Model *document, const ParamList *head, const Dataset *framed, const PictureSpec *spec,
+                           size_t batch, uint64_t seed, PresetScore *score, Error *err)
 {
     PictureSpec with = *spec;
     picture_spec_use(&with, score->preset);
+    with.frame = FRAME_SQUASH; /* framed already: nothing is left to resize */
     DatasetSource source;
     FeatureCache cache = {0};
     Probe probe = {0};
-    LoaderOptions options = {.keep_order = true, .skip_broken = true};
-    Status status = dataset_source_init(&source, subset, &with, &options, err);
+    LoaderOptions options = {.keep_order = true};
+    Status status = dataset_source_init(&source, framed, &with, &options, err);
     if (status == STATUS_OK)
         status = features_cache(document, head, &source.source, batch, 0, &cache, err);
     if (status == STATUS_OK)
-        status = probe_fit(cache.rows[0], cache.targets[0], cache.samples, cache.row_bytes[0] / sizeof(float), classes,
-                           -1, NULL, seed, &probe, err);
+        status = probe_fit(cache.rows[0], cache.targets[0], cache.samples, cache.row_bytes[0] / sizeof(float),
+                           dataset_class_count(framed, 0), -1, NULL, seed, &probe, err);
     score->accuracy = probe.accuracy;
     score->loss = isfinite(probe.loss) ? probe.loss : INFINITY;
     probe_release(&probe);
@@ -34,42 +34,59 @@ static Status score_preset(Model *document, const ParamList *head, const Dataset
 }
 
 /* The order of channels means nothing to a grey picture; the first one speaks for all. */
-static Status is_grey(const Dataset *set, bool *grey, Error *err)
+static bool is_grey(const Dataset *set)
 {
     Picture picture = {0};
-    Status status = dataset_picture(set, 0, 0, 1, &picture, err);
-    *grey = status == STATUS_OK && picture.channels == 1;
+    Error ignored = {0};
+    bool grey = dataset_picture(set, 0, 0, 1, &picture, &ignored) == STATUS_OK && picture.channels == 1;
     picture_release(&picture);
-    return status;
+    return grey;
+}
+
+/* Red or blue first is asked only of the ranges that did best: those of the same mean and scale. */
+static bool is_twin(const PicturePreset *bgr, const PicturePreset *best)
+{
+    bool same_scale = fabs(bgr->deviation[0] - best->deviation[0]) < 1e-9;
+    return same_scale && (strcmp(bgr->name, "caffe") == 0 || fabs(bgr->mean[0] - best->mean[0]) < 1e-9);
+}
+
+static Status score_presets(Model *document, const ParamList *head, const Dataset *framed, const PictureSpec *spec,
+                            bool ordered, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
+                            size_t *best, Error *err)
+{
+    for (int bgr = 0; bgr <= (int)ordered; bgr++) {
+        const PicturePreset *found = scores[*best].preset;
+        for (const PicturePreset *p = picture_presets; p->name != NULL && *count < PRESETS_MAX; p++) {
+            if (p->bgr != (bool)bgr || (bgr == 1 && !is_twin(p, found)))
+                continue;
+            PresetScore *score = &scores[*count];
+            *score = (PresetScore){.preset = p};
+            TRY(score_preset(document, head, framed, spec, batch, seed, score, err));
+            if (score->loss < scores[*best].loss)
+                *best = *count;
+            ++*count;
+        }
+    }
+    return STATUS_OK;
 }
 
 Status recipe_find_preset(Model *document, const ParamList *head, const Dataset *train, const PictureSpec *spec,
                           size_t samples, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
                           size_t *best, Error *err)
 {
-    Dataset *subset = NULL;
-    TRY(dataset_sample(train, samples, seed, &subset, err));
-    size_t classes = dataset_class_count(train, 0);
-    bool grey;
-    Status status = is_grey(train, &grey, err);
+    Dataset *subset = NULL, *framed = NULL;
     *count = *best = 0;
-    for (const PicturePreset *p = picture_presets; p->name != NULL && *count < PRESETS_MAX && status == STATUS_OK;
-         p++) {
-        if (p->bgr && (spec->channels == 1 || grey))
-            continue;
-        PresetScore *score = &scores[*count];
-        *score = (PresetScore){.preset = p};
-        status = score_preset(document, head, subset, spec, batch, seed, classes, score, err);
-        if (score->loss < scores[*best].loss)
-            *best = *count;
-        ++*count;
-    }
+    TRY(dataset_sample(train, samples, seed, &subset, err));
+    Status status = dataset_frame(subset, spec, &framed, err);
     dataset_free(subset);
+    if (status == STATUS_OK)
+        status = score_presets(document, head, framed, spec, spec->channels == 3 && !is_grey(train), batch, seed,
+                               scores, count, best, err);
+    dataset_free(framed);
     return status;
 }
 
-/* ---- the head
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the head --------------------------------------------------------------------------------------------------- */
 
 static float *writable(Model *document, Tensor *tensor)
 {
@@ -121,8 +138,7 @@ void recipe_balance(const size_t *counts, size_t classes, float *weights)
         weights[c] = counts[c] == 0 ? 0 : (float)((double)total / ((double)classes * (double)counts[c]));
 }
 
-/* ---- from scratch
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- from scratch ----------------------------------------------------------------------------------------------- */
 
 static int64_t fan_in(const Tensor *tensor)
 {
