@@ -405,7 +405,7 @@ static void clip_back_kernel(const float *const *in, int count, float *out, int6
     }
 }
 
-ELEMENTWISE_KERNEL(clip_constant_back, GRAD_OF(float), (x > p[0]) & (x < p[1]) ? dy : 0)
+ELEMENTWISE_KERNEL(clip_constant_back, GRAD_OF(float), ((x > p[0]) & (x < p[1])) ? dy : 0)
 
 static void clip_back_params(const Node *node, double *p)
 {
