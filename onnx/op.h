@@ -99,7 +99,8 @@ enum OpTrait {
     OP_RANDOM = 1 << 5,       /* draws numbers: never folded, never merged */
     OP_ANY_DTYPE = 1 << 6,    /* eval handles every dtype itself (moves bytes, or converts) */
     OP_BODY = 1 << 7,         /* has graph attributes */
-    OP_STATE = 1 << 8         /* reads or writes ROLE_STATE */
+    OP_STATE = 1 << 8,        /* reads or writes ROLE_STATE */
+    OP_FUSES = 1 << 9         /* elementwise, and its `prepare` can give its kernel to a fused node (passes/fuse_elementwise.c) */
 };
 
 struct OpDef {

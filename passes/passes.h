@@ -219,6 +219,12 @@ Status pass_fuse_matmul(Graph *graph, Error *err);
  * only what no trainable parameter reaches is touched. */
 Status pass_fuse_conv(Graph *graph, bool all, Error *err);
 
+/* ---- fuse_elementwise.c: runs of elementwise nodes become one; the last pass of all ------------------------- */
+
+/* does: replaces trees of large elementwise nodes of one shape by internal `Fused` nodes that go over memory once. needs: gradients
+ * appended already, or never. */
+Status pass_fuse_elementwise(Graph *graph, Error *err);
+
 /* ---- autodiff.c: reverse mode ---------------------------------------------------------------------------- */
 
 /* does: appends gradient nodes for d loss / d wrt[i], sums fan-out, sets wrt[i]->gradient. Computes nothing that nobody asked

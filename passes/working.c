@@ -318,9 +318,11 @@ Status working_loss(Graph *graph, const WorkingOptions *options, Error *err)
         TRY(pass_clean(graph, err));
         TRY(checked(graph, "autodiff", err));
     }
-    if (!options->no_fuse)
+    if (!options->no_fuse) {
         TRY(pass_fuse_conv(graph, true, err));
-    return checked(graph, "fuse_conv", err);
+        TRY(pass_fuse_elementwise(graph, err));
+    }
+    return checked(graph, "last fusions", err);
 }
 
 static Status run_passes(Model *model, const WorkingOptions *options, Error *err)
@@ -351,7 +353,9 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
         return working_loss(graph, options, err);
     if (!options->no_fuse)
         TRY(pass_fuse_conv(graph, !options->for_split, err));
-    return checked(graph, "fuse_conv", err);
+    if (!options->no_fuse && !options->for_split)
+        TRY(pass_fuse_elementwise(graph, err));
+    return checked(graph, "last fusions", err);
 }
 
 Status working_build(Model *document, const WorkingOptions *options, Model **working, Error *err)

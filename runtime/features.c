@@ -118,6 +118,7 @@ static Status prefix_build(Model *document, const ParamList *params, const Batch
     WorkingOptions options = {.bindings = bindings, .binding_count = count, .params = params, .for_split = true};
     TRY(working_build(document, &options, &p->whole, err));
     TRY(working_split(p->whole, &p->prefix, &p->suffix, err));
+    TRY(pass_fuse_elementwise(p->prefix->graph, err));
     TRY(plan_build(p->prefix, NULL, NULL, &p->plan, err));
     p->size = batch->size;
     return STATUS_OK;

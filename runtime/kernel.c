@@ -430,6 +430,12 @@ static bool dies_here(PlanContext *context, int input, const Slot *slot)
            root->parameter == NULL;
 }
 
+bool kernel_input_dies(PlanContext *context, int index)
+{
+    const Slot *slot = context->step->in[index];
+    return slot != NULL && dies_here(context, index, slot);
+}
+
 Slot *kernel_output_in_place(PlanContext *context, int index, int input, Layout layout)
 {
     Slot *from = kernel_input(context, input, layout);

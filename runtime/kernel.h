@@ -63,6 +63,7 @@ struct PlanContext {
     DnnlEngine *dnnl;
     Layout family;   /* what channel tensors use in this plan */
     int block;       /* channels a block, for LAYOUT_BLOCKED */
+    struct Recording *recording; /* set while a fused node asks a part what it would run (ops/elementwise.h); else NULL */
 };
 
 /* Inputs, in the wanted layout; NULL when omitted. A constant input in OPAQUE layout is reordered once, at planning. */
@@ -83,6 +84,7 @@ Slot *kernel_output_bytes(PlanContext *context, int index, size_t bytes); /* OPA
  * kernel must cope with both). */
 Slot *kernel_output_view(PlanContext *context, int index, int input);
 Slot *kernel_output_in_place(PlanContext *context, int index, int input, Layout layout);
+bool kernel_input_dies(PlanContext *context, int index); /* nobody reads the bytes of step->in[index] after this step */
 
 /* The layout an elementwise kernel should use: that of its first full-shaped input; PLAIN when the shapes allow no other. */
 Layout kernel_follow(PlanContext *context);

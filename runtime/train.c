@@ -104,8 +104,10 @@ static Status build_working(Trainer *trainer, const Batch *batch, bool training,
     TRY(working_build(trainer->document, &options, &entry->whole, err));
     TRY(working_split(entry->whole, &prefix, &entry->working, err));
     model_free(prefix);
-    return training ? working_loss(entry->working->graph, &with_loss, err)
-                    : pass_fuse_conv(entry->working->graph, true, err);
+    if (training)
+        return working_loss(entry->working->graph, &with_loss, err);
+    TRY(pass_fuse_conv(entry->working->graph, true, err));
+    return pass_fuse_elementwise(entry->working->graph, err);
 }
 
 static PlanEntry *oldest_entry(Trainer *trainer)

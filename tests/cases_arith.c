@@ -159,5 +159,11 @@ const GradientCase cases_arith[] = {
     {.name = "Where: behind a convolution", .inputs = "T[2,20,4,3] x, T[20,20,1,1] w, bool[2,1,4,3] m", .nodes = "h = Conv(x, w) y = Where(m, h, x)", .wrt = "x w"},
     {.name = "Where: condition of one element", .inputs = "bool m, T[3,4] x, T[4] z", .nodes = "y = Where(m, x, z)", .wrt = "x z"},
     {.name = "Bits: of a shape", .inputs = "T[4,6] x, int64[2] s", .nodes = "a = BitShift<direction=\"LEFT\">(s, one) b = BitwiseAnd(a, s) d = BitwiseOr(b, a) e = BitwiseXor(d, s) f = BitwiseNot(e) g = Cast<to=1>(f) k = CastLike(g, x) t = ReduceSum<keepdims=0>(k) y = Mul(x, t)", .wrt = "x", .constants = "int64[1] one = {1}", .values = "s=1..3"},
+    {.name = "Fused: squeeze and excite with its way back", .inputs = "T[2,20,8,8] x, T[20,20,1,1] w, T[20,20,1,1] v", .nodes = "h = Conv(x, w) a = HardSwish(h) p = GlobalAveragePool(a) q = Conv(p, v) s = HardSigmoid(q) m = Mul(a, s) y = Add(m, x)", .wrt = "x w v"},
+    {.name = "Fused: residual and activation, channels padded", .inputs = "T[2,20,8,8] x, T[20,20,1,1] w", .nodes = "h = Conv(x, w) a = Add(h, x) b = Relu(a) d = Add(b, h) y = Sigmoid(d)", .wrt = "x w"},
+    {.name = "Fused: scaled scores under a mask", .inputs = "T[2,3,16,16] x, T[2,1,1,16] m", .nodes = "a = Mul(x, k) b = Add(a, m) y = Tanh(b)", .wrt = "x", .constants = "T k = {0.25}"},
+    {.name = "Fused: an activation written out", .inputs = "T[40,50] x", .nodes = "a = Pow(x, three) b = Mul(a, c) d = Add(b, x) e = Mul(d, k) f = Tanh(e) g = Add(f, one) h = Mul(x, g) y = Mul(h, half)", .wrt = "x", .constants = "T three = {3}, T c = {0.044715}, T k = {0.7978845}, T one = {1}, T half = {0.5}", .values = "x=0.1..2"},
+    {.name = "Fused: bounds, rows and columns", .inputs = "T[30,50] x, T[50] r, T[30,1] k", .nodes = "a = Mul(x, r) b = Clip(a, lo, hi) d = Sub(b, k) e = Abs(d) y = Sum(e, x, r)", .wrt = "x r k", .constants = "T lo = {-0.5}, T hi = {0.4}"},
+    {.name = "Fused: one value read by two parts", .inputs = "T[30,50] x", .nodes = "a = Exp(x) b = Sigmoid(a) d = Mul(a, b) y = Sub(d, a)", .wrt = "x"},
     {0},
 };

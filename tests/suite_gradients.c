@@ -396,6 +396,11 @@ static Status check_plans(Suite *suite, const GradientCase *c, Array *const *exp
         return status;
     status = build(suite, c, DTYPE_F32, true, &built, err); /* again: preparing may append to the model */
     if (status == STATUS_OK)
+        status = pass_fuse_elementwise(built.graph, err);
+    if (status == STATUS_OK)
+        status = graph_check(built.graph, err);
+    meet(suite, built.graph);
+    if (status == STATUS_OK)
         status = check_plan(c, &built, in, expected, false, err);
     if (status != STATUS_OK)
         error_prefix(err, "fast plan");

@@ -479,7 +479,7 @@ static Status fast_gelu_grad(GradContext *context, Error *err)
 /* ---- the table
  * --------------------------------------------------------------------------------------------------------------- */
 
-#define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE)
+#define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE | OP_FUSES)
 #define MOVES (PLAIN | OP_MOVES_ZERO)
 
 const OpDef ops_activation[] = {

@@ -577,7 +577,7 @@ BITS(bit_shift, shift(x, y, p[0] != 0), y > 63 ? 0 : (p[0] != 0 ? x << y : x >> 
 /* ---- the table
  * -------------------------------------------------------------------------------------------------------------- */
 
-#define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE)
+#define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE | OP_FUSES)
 #define ROW(op, first, min, max, prefix, ...)                                                                          \
     {                                                                                                                  \
         .name = op, .since = first, .last = OPSET_NEWEST, .min_inputs = min, .max_inputs = max, .min_outputs = 1,      \

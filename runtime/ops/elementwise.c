@@ -170,6 +170,7 @@ Status elementwise_eval(EvalContext *context, const Formula *formula, DType out_
 /* ---- planned kernels: shapes -------------------------------------------------------------------------------- */
 
 enum {
+    FUSED_PARTS = 8,
     CHUNK = 1024,    /* floats a kernel sees at once: operands and result stay in the first-level cache */
     SHORT_ROW = 256, /* a last dim shorter than this is taken together with the one before it */
     DIMS_MAX = RANK_MAX + 1
@@ -183,15 +184,24 @@ typedef enum Walk {
 } Walk;
 
 typedef struct Operand {
-    int input;    /* index into step->in */
+    int input; /* index into step->in; -1: `value` itself */
+    float value;
     bool is_bool; /* bytes to be read as 0 and 1 */
     Walk walk;
     int64_t strides[DIMS_MAX]; /* of the outer dims */
 } Operand;
 
-typedef struct Job {
+/* One kernel and where it reads: operands first, then results of earlier parts. */
+typedef struct Part {
     Kernel kernel;
     float p[ELEMENTWISE_PARAMS];
+    int count;
+    int from[ELEMENTWISE_INPUTS];
+} Part;
+
+typedef struct Job {
+    Part parts[FUSED_PARTS]; /* the last one writes the output */
+    int part_count;
     int count;
     Operand operands[ELEMENTWISE_INPUTS];
     bool bool_out;
@@ -277,7 +287,7 @@ static void plan_walk(Job *job, const Dims *d)
 
 typedef struct Buffers {
     _Alignas(64) float operand[ELEMENTWISE_INPUTS][CHUNK];
-    _Alignas(64) float out[CHUNK];
+    _Alignas(64) float result[FUSED_PARTS][CHUNK];
 } Buffers;
 
 static float element(const void *data, bool is_bool, int64_t i)
@@ -289,7 +299,7 @@ static float element(const void *data, bool is_bool, int64_t i)
 static void fill_row(const Job *job, const Operand *o, const void *data, int64_t base, int64_t n, float *buffer)
 {
     if (o->walk == WALK_SCALAR) {
-        float value = element(data, o->is_bool, base);
+        float value = data == NULL ? o->value : element(data, o->is_bool, base);
         for (int64_t i = 0; i < n; i++)
             buffer[i] = value;
     } else if (o->walk == WALK_TILE) {
@@ -328,6 +338,18 @@ static int64_t base_of(const Job *job, const Operand *o, int64_t row)
     return base;
 }
 
+/* All parts over one chunk; `out` takes the last result. */
+static void run_parts(const Job *job, const float *const *in, float *out, int64_t n, Buffers *buffers)
+{
+    for (int i = 0; i < job->part_count; i++) {
+        const Part *part = &job->parts[i];
+        const float *read[ELEMENTWISE_INPUTS];
+        for (int k = 0; k < part->count; k++)
+            read[k] = part->from[k] < job->count ? in[part->from[k]] : buffers->result[part->from[k] - job->count];
+        part->kernel(read, part->count, i == job->part_count - 1 ? out : buffers->result[i], n, part->p);
+    }
+}
+
 /* Units are chunks, numbered row by row. */
 static void run_units(int64_t begin, int64_t end, void *context)
 {
@@ -341,7 +363,7 @@ static void run_units(int64_t begin, int64_t end, void *context)
         int64_t n = job->row - at < job->chunk ? job->row - at : job->chunk;
         for (int k = 0; k < job->count; k++) {
             const Operand *o = &job->operands[k];
-            const void *data = step->in[o->input]->data;
+            const void *data = o->input < 0 ? NULL : step->in[o->input]->data;
             if (row != filled) {
                 bases[k] = base_of(job, o, row);
                 fill_row(job, o, data, bases[k], job->row < job->chunk ? job->row : job->chunk, buffers.operand[k]);
@@ -351,12 +373,13 @@ static void run_units(int64_t begin, int64_t end, void *context)
         filled = row;
         int64_t to = row * job->row + at;
         if (!job->bool_out) {
-            job->kernel(in, job->count, (float *)step->out[0]->data + to, n, job->p);
+            run_parts(job, in, (float *)step->out[0]->data + to, n, &buffers);
             continue;
         }
-        job->kernel(in, job->count, buffers.out, n, job->p);
+        float *truth = buffers.result[FUSED_PARTS - 1];
+        run_parts(job, in, truth, n, &buffers);
         for (int64_t i = 0; i < n; i++)
-            ((uint8_t *)step->out[0]->data)[to + i] = buffers.out[i] != 0;
+            ((uint8_t *)step->out[0]->data)[to + i] = truth[i] != 0;
     }
 }
 
@@ -374,17 +397,18 @@ static Status run_job(Step *step, Error *err)
 /* ---- planned kernels: planning -------------------------------------------------------------------------------- */
 
 /* The node's inputs that take part: f32 or bool, at most `inputs` of them. */
-static bool collect(const Node *node, int inputs, Job *job)
+static bool collect(const Node *node, int inputs, Operand *operands, int *count)
 {
+    *count = 0;
     for (int i = 0; i < node->input_count && i < inputs; i++) {
         if (node->inputs[i] == NULL)
             continue;
         DType dtype = node->inputs[i]->type.dtype;
-        if (job->count == ELEMENTWISE_INPUTS || (dtype != DTYPE_F32 && dtype != DTYPE_BOOL))
+        if (*count == ELEMENTWISE_INPUTS || (dtype != DTYPE_F32 && dtype != DTYPE_BOOL))
             return false;
-        job->operands[job->count++] = (Operand){.input = i, .is_bool = dtype == DTYPE_BOOL};
+        operands[(*count)++] = (Operand){.input = i, .is_bool = dtype == DTYPE_BOOL};
     }
-    return job->count > 0;
+    return *count > 0;
 }
 
 static bool same_type(const Type *a, const Type *b)
@@ -392,52 +416,85 @@ static bool same_type(const Type *a, const Type *b)
     return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
 }
 
-/* Input whose bytes the output may take: the first one that is as large as the result. */
-static int in_place_input(const Node *node, const Job *job)
+/* Input whose bytes the output may take: as large as the result, and of no use to anybody later; -1: none. */
+static int in_place_input(PlanContext *context, const Job *job)
 {
-    if ((node->op->traits & OP_IN_PLACE) == 0)
-        return -1;
-    for (int k = 0; k < job->count; k++)
-        if (same_type(&node->inputs[job->operands[k].input]->type, &node->outputs[0]->type))
-            return job->operands[k].input;
+    const Node *node = context->node;
+    for (int k = 0; k < job->count && (node->op->traits & OP_IN_PLACE) != 0; k++) {
+        int input = job->operands[k].input;
+        if (input >= 0 && same_type(&node->inputs[input]->type, &node->outputs[0]->type) &&
+            kernel_input_dies(context, input))
+            return input;
+    }
     return -1;
 }
 
-Status elementwise_prepare_with(PlanContext *context, Kernel kernel, const double *p, int inputs, Error *err)
+/* Slots, layout and walk of a job whose parts and operands stand. */
+static void place_job(PlanContext *context, Job *job, const char *kernel)
 {
     const Node *node = context->node;
     const Type *type = &node->outputs[0]->type;
-    Job *job = kernel_state(context, sizeof *job);
-    bool fits = (type->dtype == DTYPE_F32 || type->dtype == DTYPE_BOOL) && type_count(type) > 0;
-    if (!fits || !collect(node, inputs, job))
-        return kernel_eval(context, err);
     bool bools = type->dtype == DTYPE_BOOL;
     for (int k = 0; k < job->count; k++)
         bools = bools || job->operands[k].is_bool;
     Layout layout = context->plain_only || bools ? LAYOUT_PLAIN : kernel_follow(context);
-    int in_place = in_place_input(node, job);
     for (int k = 0; k < job->count; k++)
-        kernel_input(context, job->operands[k].input, layout);
+        if (job->operands[k].input >= 0)
+            kernel_input(context, job->operands[k].input, layout);
+    int in_place = in_place_input(context, job);
     Slot *out =
         in_place >= 0 ? kernel_output_in_place(context, 0, in_place, layout) : kernel_output(context, 0, layout);
     Dims dims;
     dims.rank = slot_physical(out, layout, context->block, type->rank, dims.dims);
     for (int k = 0; k < job->count; k++) {
         int64_t physical[DIMS_MAX];
-        int rank =
-            slot_physical(context->step->in[job->operands[k].input], layout, context->block, type->rank, physical);
+        int rank = dims.rank, input = job->operands[k].input;
+        for (int i = 0; i < rank; i++)
+            physical[i] = 1;
+        if (input >= 0)
+            rank = slot_physical(context->step->in[input], layout, context->block, type->rank, physical);
         set_strides(&dims, k, rank, physical);
     }
     merge_dims(&dims, job->count);
     plan_walk(job, &dims);
-    job->kernel = kernel;
-    for (int i = 0; i < ELEMENTWISE_PARAMS && p != NULL; i++)
-        job->p[i] = (float)p[i];
     job->bool_out = type->dtype == DTYPE_BOOL;
-    job->clear_padding = layout == LAYOUT_BLOCKED && (job->count > 1 || (node->op->traits & OP_MOVES_ZERO) != 0);
+    job->clear_padding =
+        layout == LAYOUT_BLOCKED && (job->count > 1 || job->part_count > 1 || (node->op->traits & OP_MOVES_ZERO) != 0);
     job->block = context->block;
     job->step = context->step;
-    kernel_run(context, run_job, "own:elementwise");
+    kernel_run(context, run_job, kernel);
+}
+
+static bool output_fits(const Node *node)
+{
+    const Type *type = &node->outputs[0]->type;
+    return (type->dtype == DTYPE_F32 || type->dtype == DTYPE_BOOL) && type_count(type) > 0;
+}
+
+Status elementwise_prepare_with(PlanContext *context, Kernel kernel, const double *p, int inputs, Error *err)
+{
+    Part part = {.kernel = kernel};
+    Operand operands[ELEMENTWISE_INPUTS];
+    bool fits = output_fits(context->node) && collect(context->node, inputs, operands, &part.count);
+    for (int i = 0; i < ELEMENTWISE_PARAMS && p != NULL; i++)
+        part.p[i] = (float)p[i];
+    Recording *recording = context->recording;
+    if (recording != NULL) {
+        *recording = (Recording){.kernel = fits ? kernel : NULL, .count = part.count};
+        memcpy(recording->p, part.p, sizeof part.p);
+        for (int k = 0; k < part.count; k++)
+            recording->inputs[k] = operands[k].input;
+        return STATUS_OK;
+    }
+    if (!fits)
+        return kernel_eval(context, err);
+    Job *job = kernel_state(context, sizeof *job);
+    job->count = part.count;
+    memcpy(job->operands, operands, sizeof operands);
+    for (int k = 0; k < part.count; k++)
+        part.from[k] = k;
+    job->parts[job->part_count++] = part;
+    place_job(context, job, "own:elementwise");
     return STATUS_OK;
 }
 
@@ -447,6 +504,79 @@ Status elementwise_prepare(PlanContext *context, Kernel kernel, ParamsOf params,
     if (params != NULL)
         params(context->node, p);
     return elementwise_prepare_with(context, kernel, p, context->node->input_count, err);
+}
+
+/* ---- fused nodes: several parts over the same chunks ------------------------------------------------------------ */
+
+/* Number of the operand that stands for `value` of the body: an input of the fused node, or a constant of one element.
+ * -1: no room, or a constant of more. */
+static int operand_of(const Node *node, const Graph *body, const Value *value, Job *job)
+{
+    Operand operand = {.input = -1};
+    for (size_t i = 0; i < body->input_count; i++)
+        if (body->inputs[i] == value)
+            operand.input = (int)i;
+    if (operand.input < 0 && (value->constant == NULL || type_count(&value->type) != 1))
+        return -1;
+    if (operand.input < 0)
+        operand.value = (float)tensor_f64_at(value->constant, 0);
+    else
+        operand.is_bool = node->inputs[operand.input]->type.dtype == DTYPE_BOOL;
+    for (int k = 0; k < job->count; k++) {
+        const Operand *known = &job->operands[k];
+        bool same = operand.input >= 0 ? known->input == operand.input
+                                       : known->input < 0 && memcmp(&known->value, &operand.value, sizeof(float)) == 0;
+        if (same)
+            return k;
+    }
+    if (job->count == ELEMENTWISE_INPUTS)
+        return -1;
+    job->operands[job->count] = operand;
+    return job->count++;
+}
+
+/* Asks each part what it would run. Results of parts are numbered from FUSED_PARTS_FIRST until the operands are
+ * counted. */
+enum { FUSED_PARTS_FIRST = 1000 };
+
+static bool record_part(PlanContext *context, const Graph *body, const Node *node, Job *job, Error *err)
+{
+    Recording recording = {0};
+    PlanContext inner = *context;
+    inner.node = node;
+    inner.recording = &recording;
+    if (job->part_count == FUSED_PARTS || node->op == NULL || (node->op->traits & OP_FUSES) == 0 ||
+        node->op->prepare(&inner, err) != STATUS_OK || recording.kernel == NULL)
+        return false;
+    Part *part = &job->parts[job->part_count];
+    *part = (Part){.kernel = recording.kernel, .count = recording.count};
+    memcpy(part->p, recording.p, sizeof part->p);
+    for (int k = 0; k < part->count; k++) {
+        const Value *value = node->inputs[recording.inputs[k]];
+        if (value->producer != NULL && value->graph == body)
+            part->from[k] = FUSED_PARTS_FIRST + value->producer->index;
+        else
+            part->from[k] = operand_of(context->node, body, value, job);
+        if (part->from[k] < 0)
+            return false;
+    }
+    job->part_count++;
+    return true;
+}
+
+Status fused_prepare(PlanContext *context, const Graph *body, Error *err)
+{
+    Job *job = kernel_state(context, sizeof *job);
+    graph_number((Graph *)(uintptr_t)body); /* positions only */
+    for (const Node *node = body->first; node != NULL; node = node->next)
+        if (!record_part(context, body, node, job, err))
+            return kernel_eval(context, err);
+    for (int i = 0; i < job->part_count; i++)
+        for (int k = 0; k < job->parts[i].count; k++)
+            if (job->parts[i].from[k] >= FUSED_PARTS_FIRST)
+                job->parts[i].from[k] += job->count - FUSED_PARTS_FIRST;
+    place_job(context, job, "own:fused");
+    return STATUS_OK;
 }
 
 /* ---- grad ---------------------------------------------------------------------------------------------------- */

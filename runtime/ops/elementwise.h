@@ -46,6 +46,18 @@ Status elementwise_prepare(PlanContext *context, Kernel kernel, ParamsOf params,
 /* Only the first `inputs` inputs, with these parameters: when the others are constants that became parameters. */
 Status elementwise_prepare_with(PlanContext *context, Kernel kernel, const double *p, int inputs, Error *err);
 
+/* What a part of a fused node would run: filled instead of planning when PlanContext.recording is set. */
+typedef struct Recording {
+    Kernel kernel; /* NULL: the part cannot be fused */
+    float p[ELEMENTWISE_PARAMS];
+    int count;
+    int inputs[ELEMENTWISE_INPUTS]; /* indices into the part's inputs */
+} Recording;
+
+/* Plans a fused node: the body's nodes, each with OP_FUSES, run one after another over the same chunk. Its inputs are
+ * the body's inputs; the body may read constants of one element around it. The last node gives the output. */
+Status fused_prepare(PlanContext *context, const Graph *body, Error *err);
+
 /* ---- grad ---------------------------------------------------------------------------------------------------- */
 
 /* dx = op(dy, x), or op(dy, y) with the node's output: an internal row with the node's attributes. */
@@ -143,8 +155,9 @@ Status upgrade_broadcast_attrs(Node *node, Error *err);
 #define GRAD_ROW(op, inputs, prefix)                                                                                   \
     {                                                                                                                  \
         .domain = DOMAIN_INTERNAL, .name = op, .min_inputs = inputs, .max_inputs = inputs, .min_outputs = 1,           \
-        .max_outputs = 1, .traits = OP_ELEMENTWISE | OP_IN_PLACE, .infer = infer_same, .eval = prefix##_eval,          \
-        .prepare = prefix##_prepare, .no_gradient = NO_SECOND_ORDER, .no_case = NO_CASE_OF_ITS_OWN                     \
+        .max_outputs = 1, .traits = OP_ELEMENTWISE | OP_IN_PLACE | OP_FUSES, .infer = infer_same,                      \
+        .eval = prefix##_eval, .prepare = prefix##_prepare, .no_gradient = NO_SECOND_ORDER,                            \
+        .no_case = NO_CASE_OF_ITS_OWN                                                                                  \
     }
 
 #define NO_SECOND_ORDER "gradients are not differentiated again"

@@ -132,7 +132,7 @@ TEST(is_inf, infinity_params, (x == -HUGE_VAL && p[0] != 0) || (x == HUGE_VAL &&
 /* ---- the table
  * ------------------------------------------------------------------------------------------------------------ */
 
-#define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE)
+#define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE | OP_FUSES)
 #define MOVES (PLAIN | OP_MOVES_ZERO)
 #define FUNCTION_ROW(op, first, prefix, bits) UNARY_ROW(op, first, prefix, .grad = prefix##_grad, .traits = bits)
 #define STEP_ROW(op, first, prefix, bits) UNARY_ROW(op, first, prefix, .grad = grad_none, .traits = bits)

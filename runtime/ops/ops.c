@@ -19,6 +19,7 @@ static const OpDef *const families[] = {
     ops_det,
     ops_dropout,
     ops_einsum,
+    ops_fused,
     ops_generate,
     ops_grid_sample,
     ops_image,

@@ -18,6 +18,7 @@ extern const OpDef ops_deform_conv[];
 extern const OpDef ops_det[];
 extern const OpDef ops_dropout[];
 extern const OpDef ops_einsum[];
+extern const OpDef ops_fused[];
 extern const OpDef ops_generate[];
 extern const OpDef ops_grid_sample[];
 extern const OpDef ops_image[];
