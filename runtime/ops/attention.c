@@ -633,7 +633,7 @@ static Status embed_expand(Node *node, Builder *b, Error *err)
         .min_outputs = 1, .max_outputs = OUTPUTS, .infer = INFER, .eval = eval_expanded, .expand = EXPAND,             \
         .no_case = NO_CASE                                                                                             \
     }
-#define NOT_ONNX "not an ONNX operator; gradient cases and tests/test_attention.c"
+#define NOT_ONNX "not an ONNX operator; gradient cases and tests/test_microsoft.c"
 
 const OpDef ops_attention[] = {
     COMPOSITE("", "Attention", 23, 28, 3, 7, 4, attention_infer, attention_expand, NULL),

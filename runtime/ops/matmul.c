@@ -520,7 +520,7 @@ const OpDef ops_matmul[] = {
      .infer = fused_infer,
      .eval = eval_expanded,
      .expand = fused_expand,
-     .no_case = "not an ONNX operator; tests/test_matmul.c"},
+     .no_case = "not an ONNX operator; gradient cases and tests/test_microsoft.c"},
     {.domain = "com.microsoft",
      .name = "FusedGemm",
      .since = 1,
@@ -532,6 +532,6 @@ const OpDef ops_matmul[] = {
      .infer = gemm_infer,
      .eval = eval_expanded,
      .expand = fused_gemm_expand,
-     .no_case = "not an ONNX operator; tests/test_matmul.c"},
+     .no_case = "not an ONNX operator; gradient cases and tests/test_microsoft.c"},
     {0},
 };
