@@ -12,7 +12,7 @@ static const OpDef *const families[] = {
     ops_batchnorm,
     ops_cast,
     ops_control,
-    ops_conv,
+    ops_conv, ops_detection,
     ops_conv_integer,
     ops_cumulate,
     ops_deform_conv,

@@ -11,7 +11,7 @@ extern const OpDef ops_attention[];
 extern const OpDef ops_batchnorm[];
 extern const OpDef ops_cast[];
 extern const OpDef ops_control[];
-extern const OpDef ops_conv[];
+extern const OpDef ops_conv[], ops_detection[];
 extern const OpDef ops_conv_integer[];
 extern const OpDef ops_cumulate[];
 extern const OpDef ops_deform_conv[];
@@ -85,7 +85,8 @@ uint64_t node_stream(const Node *node); /* of random numbers: from its first out
 int64_t index_at(DType dtype, const void *data, int64_t i);
 Status index_check_dtype(const Node *node, DType dtype, Error *err);
 Status index_check(const Node *node, int64_t at, int64_t i, int64_t dim, int64_t *out, Error *err);
-Status index_list(const Node *node, DType dtype, const void *data, int64_t count, int64_t dim, int64_t *out, Error *err);
+Status index_list(const Node *node, DType dtype, const void *data, int64_t count, int64_t dim, int64_t *out,
+                  Error *err);
 /* Offset (by `strides`) of the element at flat position `i` of `dims`, with `at` in place of its index along `axis`. */
 int64_t elements_offset(int64_t i, int rank, const int64_t *dims, const int64_t *strides, int axis, int64_t at);
 /* Below, equal to or above zero; NaN is above every number, strings compare by bytes. */
