@@ -1,0 +1,79 @@
+/* runtime/metrics.c and probe.c against numbers worked out by hand and by scikit-learn; base/sha256.c against FIPS
+ * 180-4's examples. */
+#include "tests/test.h"
+
+#include <math.h>
+
+#include "onnx/base/sha256.h"
+#include "runtime/train.h"
+
+static void auc_counts_ties_half(void **state)
+{
+    (void)state;
+    const double scores[] = {0.1, 0.4, 0.35, 0.8, 0.35};
+    const int64_t labels[] = {0, 0, 1, 1, 0};
+    assert_true(fabs(metrics_auc(scores, labels, 5) - 4.5 / 6) < 1e-12); /* sklearn.metrics.roc_auc_score: 0.75 */
+    const int64_t one[] = {1, 1, 1, 1, 1};
+    assert_true(isnan(metrics_auc(scores, one, 5)));
+}
+
+static void confusion_gives_precision_and_recall(void **state)
+{
+    (void)state;
+    const float logits[] = {2, 0, 0, 0, 3, 0, 0, 1, 0, 1, 0, 0};
+    const int64_t labels[] = {0, 1, 2, 0};
+    Metrics m;
+    Error err = {0};
+    assert_ok(metrics_classes(logits, labels, 4, 3, &m, &err), &err);
+    assert_true(fabs(m.accuracy - 0.75) < 1e-12);
+    assert_int_equal(m.confusion[2 * 3 + 1], 1);
+    assert_true(fabs(m.precision[1] - 0.5) < 1e-12 && fabs(m.recall[1] - 1) < 1e-12 && m.recall[2] == 0);
+    metrics_release(&m);
+}
+
+static void a_probe_separates_what_can_be_separated(void **state)
+{
+    (void)state;
+    enum { N = 60, WIDTH = 4 };
+    float features[N * WIDTH], logits[N * 3];
+    int64_t labels[N];
+    for (int i = 0; i < N; i++) {
+        labels[i] = i % 3;
+        for (int k = 0; k < WIDTH; k++)
+            features[i * WIDTH + k] = (float)(1000 + 10 * (k == i % 3) + sin(i * 7 + k)); /* far from standardised */
+    }
+    Probe probe;
+    Error err = {0};
+    assert_ok(probe_fit(features, labels, N, WIDTH, 3, -1, NULL, 1, &probe, &err), &err);
+    assert_true(probe.accuracy > 0.99);
+    probe_predict(&probe, features, N, logits);
+    Metrics m;
+    assert_ok(metrics_classes(logits, labels, N, 3, &m, &err), &err);
+    assert_true(m.accuracy > 0.999);
+    metrics_release(&m);
+    probe_release(&probe);
+    labels[5] = 3;
+    assert_int_equal(probe_fit(features, labels, N, WIDTH, 3, -1, NULL, 1, &probe, &err), STATUS_REJECTED);
+}
+
+static void sha256_gives_the_published_digests(void **state)
+{
+    (void)state;
+    char hex[65];
+    sha256_hex("abc", 3, hex);
+    assert_string_equal(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    const char *two_blocks = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
+    sha256_hex(two_blocks, 56, hex);
+    assert_string_equal(hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(auc_counts_ties_half),
+        cmocka_unit_test(confusion_gives_precision_and_recall),
+        cmocka_unit_test(a_probe_separates_what_can_be_separated),
+        cmocka_unit_test(sha256_gives_the_published_digests),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

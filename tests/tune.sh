@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# The main job through the tool on small pictures of our own: tune.sh REGRAFT. Recipe auto (preset found, probe, fine-tuning), the run folder,
+# eval and predict on what was written, resuming after a kill to the same bytes, and the refusals of tune.
+set -u
+regraft=$1
+tests=$(cd "$(dirname "$0")" && pwd)
+model=$tests/../examples/fashion6.onnx
+pictures=$tests/data/fashion_small.npz
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+checks=0 failures=0
+export OMP_NUM_THREADS=2
+
+expect() { # STATUS WHAT COMMAND...
+    local want=$1 what=$2 got=0
+    shift 2
+    "$@" >out 2>err || got=$?
+    checks=$((checks + 1))
+    [ "$got" = "$want" ] && return 0
+    echo "FAIL: $what: exit $got instead of $want"
+    sed 's/^/    /' err | tail -n 5
+    failures=$((failures + 1))
+}
+holds() { # WHAT COMMAND...
+    local what=$1
+    shift
+    checks=$((checks + 1))
+    "$@" && return 0
+    echo "FAIL: $what"
+    failures=$((failures + 1))
+}
+accuracy() { sed -nE 's/.*"accuracy": ?([0-9.]+).*/\1/p' "$1" | head -n 1; }
+above() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a > b) }'; }
+
+expect 0 "recipe auto" "$regraft" tune "$model" --data "$pictures" -o tuned.onnx --run run --epochs 4 --seed 1
+for file in arguments.txt metrics.jsonl metrics.csv result.json checkpoint probe_val.json tune_test.json; do
+    holds "the run folder has $file" test -s run/$file
+done
+expect 0 "eval needs no flag" "$regraft" eval tuned.onnx --data "$pictures" --json
+holds "better than chance by far" above "$(accuracy out)" 0.6
+expect 0 "predict needs no flag" "$regraft" predict tuned.onnx --data "$pictures"
+expect 0 "features of the tuned model" "$regraft" features tuned.onnx --data "$pictures" -o features.npz
+expect 0 "probe alone" "$regraft" tune "$model" --data "$pictures" --train head -o head.onnx
+expect 1 "frozen tensors are the same, the head is not" "$regraft" diff "$model" head.onnx
+expect 0 "from scratch" "$regraft" tune "$model" --data "$pictures" --init scratch --epochs 2 -o scratch.onnx
+expect 0 "an MLP head, balanced classes, accumulation, clipping" "$regraft" tune "$model" --data "$pictures" --hidden 16 --balance \
+    --accumulate 2 --batch 16 --clip-norm 1 --label-smoothing 0.1 --epochs 2 -o mlp.onnx --json
+for optimizer in sgd adagrad rmsprop adam; do
+    expect 0 "optimizer $optimizer" "$regraft" tune "$model" --data "$pictures" --optimizer $optimizer --schedule linear --warmup 2 --epochs 1 \
+        --augment strong --preset 0..1 -o o.onnx
+done
+
+# resuming: the same bytes as without the kill
+plain=("$model" --data "$pictures" --preset 0..1 --epochs 40 --patience 0 --seed 2 -q)
+expect 0 "an uninterrupted run" "$regraft" tune "${plain[@]}" -o whole.onnx --run whole
+"$regraft" tune "${plain[@]}" -o resumed.onnx --run broken >/dev/null 2>&1 &
+child=$!
+for _ in $(seq 600); do
+    [ "$(grep -c '"event":"epoch"' broken/metrics.jsonl 2>/dev/null)" -ge 2 ] 2>/dev/null && break
+    sleep 0.05
+done
+kill -9 $child 2>/dev/null
+wait $child 2>/dev/null
+if [ ! -e resumed.onnx ]; then
+    expect 0 "resuming" "$regraft" tune "${plain[@]}" -o resumed.onnx --resume broken
+fi
+holds "a resumed run gives the same bytes" cmp -s whole.onnx resumed.onnx
+
+expect 2 "output equal to input" "$regraft" tune "$model" --data "$pictures" -o "$model"
+expect 3 "data that is not there" "$regraft" tune "$model" --data nowhere -o x.onnx
+expect 3 "a model that is not there" "$regraft" tune nowhere.onnx --data "$pictures" -o x.onnx
+expect 7 "a folder that is not there" "$regraft" tune "$model" --data "$pictures" -o no/such/x.onnx
+expect 2 "a pattern that matches nothing" "$regraft" tune "$model" --data "$pictures" --train 'nothing*' -o x.onnx
+expect 8 "a rate that diverges" "$regraft" tune "$model" --data "$pictures" --preset 0..1 --optimizer sgd --momentum 0.9 --lr 1e6 --epochs 3 -o x.onnx
+holds "nothing was written by a refused run" test ! -e x.onnx
+echo "$checks checks, $failures failures"
+[ $failures = 0 ]
