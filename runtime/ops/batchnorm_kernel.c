@@ -76,12 +76,11 @@ static Status run_fixed(Step *step, Error *err)
     const float *scale = step->in[BATCHNORM_SCALE]->data, *bias = step->in[BATCHNORM_BIAS]->data;
     const float *mean = step->in[BATCHNORM_MEAN]->data, *var = step->in[BATCHNORM_VAR]->data;
     Scratch s = scratch_take(step, view);
-    for (int64_t c = 0; c < view->channels; c++) { /* y = a*x + c */
+    for (int64_t c = 0; c < view->channels; c++)
         s.a[c] = (float)((double)scale[c] / sqrt((double)var[c] + (double)state->epsilon));
-        s.c[c] = bias[c] - mean[c] * s.a[c];
-    }
-    const ChannelTerm a = {s.a, 0}, none = {0}, c = {s.c, 0};
-    channel_affine(view, a, step->in[0]->data, none, NULL, c, step->out[0]->data);
+    const ChannelMap map = {
+        .u = step->in[0]->data, .y = step->out[0]->data, .a = {s.a, 0}, .p = {mean, 0}, .c = {bias, 0}};
+    channel_affine(view, &map);
     return STATUS_OK;
 }
 
@@ -130,7 +129,7 @@ static Status run_fixed_grad(Step *step, Error *err)
     const float *scale = step->in[BATCHNORM_GRAD_SCALE]->data, *mean = step->in[BATCHNORM_GRAD_MEAN]->data;
     const float *var = step->in[BATCHNORM_GRAD_VAR]->data;
     Scratch s = scratch_take(step, view);
-    const ChannelTerm a = {s.a, 0}, none = {0}, shift = {mean, 0};
+    const ChannelTerm none = {0}, shift = {mean, 0};
     if (step->out_count > 1) {
         channel_moments(view, dy, none, x, shift, s.first, s.second);
         sum_samples(view, s.first);
@@ -145,7 +144,8 @@ static Status run_fixed_grad(Step *step, Error *err)
     }
     for (int64_t c = 0; c < view->channels; c++)
         s.a[c] = (float)((double)scale[c] / sqrt((double)var[c] + (double)state->epsilon));
-    channel_affine(view, a, dy, none, NULL, none, step->out[0]->data);
+    const ChannelMap map = {.u = dy, .y = step->out[0]->data, .a = {s.a, 0}};
+    channel_affine(view, &map);
     return STATUS_OK;
 }
 
@@ -258,12 +258,10 @@ static Status run_train_own(Step *step, Error *err)
     float *y = step->out[BATCHNORM_Y]->data;
     Scratch s = scratch_take(step, view);
     own_statistics(step, view, &s);
-    for (int64_t c = 0; c < view->channels; c++) {
+    for (int64_t c = 0; c < view->channels; c++)
         s.a[c] = (float)((double)scale[c] / sqrt((double)var[c] + (double)state->epsilon));
-        s.c[c] = bias[c] - mean[c] * s.a[c];
-    }
-    const ChannelTerm a = {s.a, 0}, none = {0}, c = {s.c, 0};
-    channel_affine(view, a, step->in[BATCHNORM_X]->data, none, NULL, c, y);
+    const ChannelMap map = {.u = step->in[BATCHNORM_X]->data, .y = y, .a = {s.a, 0}, .p = {mean, 0}, .c = {bias, 0}};
+    channel_affine(view, &map);
     int64_t count = view->batch * view->channels * view->spatial;
     bool masked = step->out_count > BATCHNORM_MASK && step->out[BATCHNORM_MASK] != NULL;
     for (int64_t i = 0; i < count && masked; i++)
@@ -336,8 +334,8 @@ static Status run_grad_library(Step *step, Error *err)
     return dnnl_call_run(state->dnnl, state->call, err);
 }
 
-/* dx = a*dy + b*x + c with  k = scale/sqrt(var + epsilon):  a = k,  b = -k*dscale/(M*sqrt(var + epsilon)),
- * c = -k*dbias/M - b*mean:  the formula of batchnorm.c with x_hat written out. */
+/* dx = a*(dy - dbias/M) + b*(x - mean) with  a = scale/sqrt(var + epsilon),  b = -a*dscale/(M*sqrt(var + epsilon)): the
+ * formula of batchnorm.c with x_hat written out. */
 static Status run_grad_own(Step *step, Error *err)
 {
     (void)err;
@@ -364,14 +362,14 @@ static Status run_grad_own(Step *step, Error *err)
         double dscale = s.second[c] * inverse, b = -k * dscale * inverse / count;
         s.a[c] = (float)k;
         s.b[c] = (float)b;
-        s.c[c] = (float)(-k * s.first[c] / count - b * (double)mean[c]);
+        s.c[c] = (float)(s.first[c] / count);
         if (step->out_count > 1 && step->out[1] != NULL)
             ((float *)step->out[1]->data)[c] = (float)dscale;
         if (step->out_count > 2 && step->out[2] != NULL)
             ((float *)step->out[2]->data)[c] = (float)s.first[c];
     }
-    const ChannelTerm a = {s.a, 0}, b = {s.b, 0}, c = {s.c, 0};
-    channel_affine(view, a, dy, b, x, c, dx);
+    const ChannelMap map = {.u = dy, .v = x, .y = dx, .a = {s.a, 0}, .p = {s.c, 0}, .b = {s.b, 0}, .q = {mean, 0}};
+    channel_affine(view, &map);
     return STATUS_OK;
 }
 

@@ -40,9 +40,14 @@ typedef struct ChannelTerm {
 /* first[n, c] = sum over s of (u - p);  second[n, c] = sum over s of (u - p) * (v - q).  `v` may be NULL: no second. */
 void channel_moments(const ChannelView *view, const float *u, ChannelTerm p, const float *v, ChannelTerm q,
                      double *first, double *second);
-/* y = a*u + b*v + c; v may be NULL. y may be u or v. The padding of blocks becomes zero. */
-void channel_affine(const ChannelView *view, ChannelTerm a, const float *u, ChannelTerm b, const float *v,
-                    ChannelTerm c, float *y);
+/* y = a*(u - p) + b*(v - q) + c. `v` may be NULL; y may be u or v. Taking centres off first keeps what is left after
+ * them exact. The padding of blocks becomes zero. */
+typedef struct ChannelMap {
+    const float *u, *v;
+    float *y;
+    ChannelTerm a, p, b, q, c;
+} ChannelMap;
+void channel_affine(const ChannelView *view, const ChannelMap *map);
 /* Any tensor [N, C, ...] lying plain; rank 2 is seen as NHWC with one position, rank 1 as one channel. */
 ChannelView channel_view_plain(int rank, const int64_t *dims);
 int64_t channel_offset(const ChannelView *view, int64_t n, int64_t c); /* of position 0 */

@@ -12,11 +12,14 @@ enum { LANES = 16, RUN = 512 }; /* positions added in float before the sum moves
 
 typedef struct Job {
     const ChannelView *view;
-    const float *u, *v;
-    float *y;
-    ChannelTerm a, b, c; /* moments: a = p, b = q */
+    ChannelMap map; /* moments use u, v, p, q of it */
     double *first, *second;
 } Job;
+
+/* The coefficients of one unit's lanes. */
+typedef struct Lanes {
+    float a[LANES], p[LANES], b[LANES], q[LANES], c[LANES];
+} Lanes;
 
 /* Rows of `lanes` channels: row r begins at base + r*step. */
 typedef struct Unit {
@@ -90,8 +93,8 @@ VECTOR_INLINE void moments_lanes(const Job *job, const Unit *unit, int64_t lanes
         int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows;
         float one[LANES] = {0}, two[LANES] = {0};
         for (int64_t r = begin; r < end; r++) {
-            const float *u = job->u + unit->base + r * unit->step;
-            const float *v = job->v + unit->base + r * unit->step;
+            const float *u = job->map.u + unit->base + r * unit->step;
+            const float *v = job->map.v + unit->base + r * unit->step;
             for (int64_t i = 0; i < lanes; i++) {
                 float centred = u[i] - p[i];
                 one[i] += centred;
@@ -107,7 +110,7 @@ VECTOR_INLINE void moments_lanes(const Job *job, const Unit *unit, int64_t lanes
 
 VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, float p, float q, double *first, double *second)
 {
-    const float *u = job->u + unit->base, *v = job->v + unit->base;
+    const float *u = job->map.u + unit->base, *v = job->map.v + unit->base;
     for (int64_t begin = 0; begin < unit->rows; begin += (int64_t)RUN * LANES) {
         int64_t end = begin + (int64_t)RUN * LANES < unit->rows ? begin + (int64_t)RUN * LANES : unit->rows;
         float one = 0, two = 0;
@@ -131,8 +134,8 @@ static void moments_range(int64_t begin, int64_t end, void *context)
         Unit unit = unit_at(view, index);
         float p[LANES], q[LANES];
         double first[LANES] = {0}, second[LANES] = {0};
-        gather(view, job->a, &unit, p);
-        gather(view, job->b, &unit, q);
+        gather(view, job->map.p, &unit, p);
+        gather(view, job->map.q, &unit, q);
         if (unit.step == 1 && unit.lanes == 1)
             moments_plane(job, &unit, p[0], q[0], first, second);
         else if (unit.whole)
@@ -150,79 +153,82 @@ static void moments_range(int64_t begin, int64_t end, void *context)
 void channel_moments(const ChannelView *view, const float *u, ChannelTerm p, const float *v, ChannelTerm q,
                      double *first, double *second)
 {
-    Job job = {.view = view, .u = u, .v = v != NULL ? v : u, .a = p, .b = q, .first = first, .second = second};
+    Job job = {.view = view, .map = {.u = u, .v = v != NULL ? v : u, .p = p, .q = q}, .first = first, .second = second};
     parallel_for(unit_count(view), 1, moments_range, &job);
 }
 
 /* ---- affine ------------------------------------------------------------------------------------------------------ */
 
-VECTOR_INLINE void affine_lanes(const Job *job, const Unit *unit, int64_t lanes, const float *a, const float *b,
-                                const float *c)
+VECTOR_INLINE void affine_two(const ChannelMap *map, const Unit *unit, int64_t lanes, const Lanes *k)
 {
     for (int64_t r = 0; r < unit->rows; r++) {
         int64_t at = unit->base + r * unit->step;
-        const float *u = job->u + at, *v = job->v + at;
-        float *y = job->y + at;
+        const float *u = map->u + at, *v = map->v + at;
+        float *y = map->y + at;
 #pragma omp simd
         for (int64_t i = 0; i < lanes; i++)
-            y[i] = a[i] * u[i] + b[i] * v[i] + c[i];
+            y[i] = k->a[i] * (u[i] - k->p[i]) + k->b[i] * (v[i] - k->q[i]) + k->c[i];
     }
 }
 
-VECTOR_INLINE void affine_one(const Job *job, const Unit *unit, int64_t lanes, const float *a, const float *c)
+VECTOR_INLINE void affine_one(const ChannelMap *map, const Unit *unit, int64_t lanes, const Lanes *k)
 {
     for (int64_t r = 0; r < unit->rows; r++) {
         int64_t at = unit->base + r * unit->step;
-        const float *u = job->u + at;
-        float *y = job->y + at;
+        const float *u = map->u + at;
+        float *y = map->y + at;
 #pragma omp simd
         for (int64_t i = 0; i < lanes; i++)
-            y[i] = a[i] * u[i] + c[i];
+            y[i] = k->a[i] * (u[i] - k->p[i]) + k->c[i];
     }
 }
 
-VECTOR_INLINE void affine_plane(const Job *job, const Unit *unit, float a, float b, float c)
+/* One channel, contiguous. */
+VECTOR_INLINE void affine_plane(const ChannelMap *map, const Unit *unit, const Lanes *k)
 {
-    const float *u = job->u + unit->base;
-    float *y = job->y + unit->base;
-    if (job->v == NULL) {
+    const float a = k->a[0], p = k->p[0], b = k->b[0], q = k->q[0], c = k->c[0];
+    const float *u = map->u + unit->base;
+    float *y = map->y + unit->base;
+    if (map->v == NULL) {
 #pragma omp simd
         for (int64_t r = 0; r < unit->rows; r++)
-            y[r] = a * u[r] + c;
+            y[r] = a * (u[r] - p) + c;
         return;
     }
-    const float *v = job->v + unit->base;
+    const float *v = map->v + unit->base;
 #pragma omp simd
     for (int64_t r = 0; r < unit->rows; r++)
-        y[r] = a * u[r] + b * v[r] + c;
+        y[r] = a * (u[r] - p) + b * (v[r] - q) + c;
 }
 
 VECTOR_CLONES
 static void affine_range(int64_t begin, int64_t end, void *context)
 {
     const Job *job = context;
+    const ChannelMap *map = &job->map;
     for (int64_t index = begin; index < end; index++) {
         Unit unit = unit_at(job->view, index);
-        float a[LANES], b[LANES], c[LANES];
-        gather(job->view, job->a, &unit, a);
-        gather(job->view, job->b, &unit, b);
-        gather(job->view, job->c, &unit, c);
+        Lanes k;
+        gather(job->view, map->a, &unit, k.a);
+        gather(job->view, map->p, &unit, k.p);
+        gather(job->view, map->b, &unit, k.b);
+        gather(job->view, map->q, &unit, k.q);
+        gather(job->view, map->c, &unit, k.c);
         if (unit.step == 1 && unit.lanes == 1)
-            affine_plane(job, &unit, a[0], b[0], c[0]);
-        else if (job->v == NULL && unit.whole)
-            affine_one(job, &unit, LANES, a, c);
-        else if (job->v == NULL)
-            affine_one(job, &unit, unit.lanes, a, c);
+            affine_plane(map, &unit, &k);
+        else if (map->v == NULL && unit.whole)
+            affine_one(map, &unit, LANES, &k);
+        else if (map->v == NULL)
+            affine_one(map, &unit, unit.lanes, &k);
         else if (unit.whole)
-            affine_lanes(job, &unit, LANES, a, b, c);
+            affine_two(map, &unit, LANES, &k);
         else
-            affine_lanes(job, &unit, unit.lanes, a, b, c);
+            affine_two(map, &unit, unit.lanes, &k);
     }
 }
 
-void channel_affine(const ChannelView *view, ChannelTerm a, const float *u, ChannelTerm b, const float *v,
-                    ChannelTerm c, float *y)
+void channel_affine(const ChannelView *view, const ChannelMap *map)
 {
-    Job job = {.view = view, .u = u, .v = v, .y = y, .a = a, .b = b, .c = c};
+    Job job = {.view = view, .map = *map};
     parallel_for(unit_count(view), 1, affine_range, &job);
 }

@@ -84,13 +84,14 @@ static Status run_forward(Step *step, Error *err)
     const float *x = step->in[0]->data, *scale = step->in[1]->data, *bias = step->in[2]->data;
     Scratch s = scratch_take(step, shape);
     statistics(state, x, &s);
-    for (int64_t i = 0; i < shape->batch * shape->channels; i++) { /* y = a*x + c */
+    for (int64_t i = 0; i < shape->batch * shape->channels; i++) { /* y = a*(x - mean) + c */
         int64_t k = scale_index(shape, i % shape->channels);
         s.a[i] = scale[k] * s.inverse[i];
-        s.c[i] = bias[k] - s.mean[i] * s.a[i];
+        s.c[i] = bias[k];
     }
-    const ChannelTerm a = {s.a, shape->channels}, none = {0}, c = {s.c, shape->channels};
-    channel_affine(&state->view, a, x, none, NULL, c, step->out[0]->data);
+    const int64_t each = shape->channels;
+    const ChannelMap map = {.u = x, .y = step->out[0]->data, .a = {s.a, each}, .p = {s.mean, each}, .c = {s.c, each}};
+    channel_affine(&state->view, &map);
     return STATUS_OK;
 }
 
@@ -152,7 +153,7 @@ static void group_coefficients(const GroupState *state, const Scratch *s, const 
         double inverse = (double)s->inverse[i], b = -inverse * inverse * product / count;
         s->a[i] = s->inverse[i] * scale[scale_index(shape, i % shape->channels)];
         s->b[i] = (float)b;
-        s->c[i] = (float)(-inverse * sum / count - b * (double)s->mean[i]);
+        s->c[i] = (float)(-inverse * sum / count);
     }
 }
 
@@ -192,7 +193,8 @@ static Status run_gradient(Step *step, Error *err)
     if (step->out_count > 1)
         parameter_gradients(step, state, &s);
     const ChannelTerm a = {s.a, shape->channels}, b = {s.b, shape->channels}, c = {s.c, shape->channels};
-    channel_affine(&state->view, a, dy, b, x, c, step->out[0]->data);
+    const ChannelMap map = {.u = dy, .v = x, .y = step->out[0]->data, .a = a, .b = b, .q = mean, .c = c};
+    channel_affine(&state->view, &map);
     return STATUS_OK;
 }
 
