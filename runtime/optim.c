@@ -168,7 +168,7 @@ static double square_sum(const float *g, size_t n)
 
 static bool joins(const Param *a, const Param *b)
 {
-    return a->trainable && b->trainable && b->count > 0 && a->lr_scale == b->lr_scale &&
+    return a->trainable && a->count > 0 && b->trainable && b->count > 0 && a->lr_scale == b->lr_scale &&
            a->decay_scale == b->decay_scale;
 }
 
