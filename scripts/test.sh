@@ -23,13 +23,14 @@ log=build/test.log
 
 # run_tests DIR [ctest arguments]: counts, and shows what failed
 run_tests() {
-    local folder=$1 report=$1.ctest.log line total bad
+    local folder=$1 report=$1.ctest.log line total bad status=0
     shift
-    ctest --test-dir "$folder" --output-on-failure -j "$jobs" "$@" >"$report" 2>&1 || true
+    ctest --test-dir "$folder" --output-on-failure -j "$jobs" "$@" >"$report" 2>&1 || status=$?
     cat "$report" >>"$log"
     line=$(grep -E '[0-9]+% tests passed' "$report" || true)
     total=$(sed -nE 's/.* out of ([0-9]+).*/\1/p' <<<"$line")
     bad=$(sed -nE 's/.*, ([0-9]+) tests failed.*/\1/p' <<<"$line")
+    bad=${bad:-$((status != 0))} # newer ctest says nothing of failures when there are none
     if [ -z "$total" ]; then
         echo "    no tests ran in $folder"
         failed=$((failed + 1))
