@@ -4,9 +4,14 @@
  *
  * MODE: full (every parameter is trained), head (the last linear layer), last:N, forward (frozen trunk, nothing trained).
  * BATCH_FOLDER holds `input_K.bin` for each graph input and `target.bin`, raw little-endian rows with `shapes.txt` naming
- * "input_K dtype dims...". Commands on stdin, answers on stdout, one line each:
- *     step N   ->  milliseconds of each of N steps, then `loss L`     profile -> the plan, one line a step, then `.`
- *     memory   ->  peak resident kilobytes, minor faults              quit */
+ * "input_K dtype dims...". Keys: `profile=1`. A key that this build does not know is an error. Commands on stdin, answers on
+ * stdout, one line each:
+ *     step N   ->  milliseconds of each of N steps, then `loss L` (forward: the outputs' mean absolute value)
+ *     profile  ->  the plan, one line a step, then `.`
+ *     memory   ->  peak resident kilobytes, minor faults
+ *     version  ->  oneDNN's version
+ *     quit */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +19,7 @@
 #include <time.h>
 
 #include "passes/passes.h"
+#include "runtime/dnnl.h"
 #include "runtime/runtime.h"
 
 typedef struct Bench {
@@ -21,6 +27,7 @@ typedef struct Bench {
     ParamList params;
     ParamStore *store;
     Plan *plan;
+    PlanOptions plan_options;
     OptimizerSpec optimizer;
     bool trains;
     uint64_t step;
@@ -108,6 +115,17 @@ static void fill_inputs(Bench *bench, const char *folder)
     }
 }
 
+/* key=value behind the other arguments. */
+static void set_option(Bench *bench, const char *option)
+{
+    if (strncmp(option, "profile=", 8) == 0) {
+        bench->plan_options.profile = option[8] == '1';
+        return;
+    }
+    fprintf(stderr, "bench_step: '%s' is not available in this build\n", option);
+    exit(2);
+}
+
 static void build(Bench *bench, char **argv)
 {
     check(bench, model_import(argv[1], &builtin_ops, &bench->document, &bench->err));
@@ -124,45 +142,82 @@ static void build(Bench *bench, char **argv)
                               .gradients = bench->trains};
     check(bench, working_build(bench->document, &options, &bench->working, &bench->err));
     check(bench, params_new(&bench->params, &bench->store, &bench->err));
-    PlanOptions plan_options = {.training = bench->trains, .profile = getenv("BENCH_PROFILE") != NULL};
-    check(bench, plan_build(bench->working, bench->store, &plan_options, &bench->plan, &bench->err));
+    bench->plan_options.training = bench->trains;
+    check(bench, plan_build(bench->working, bench->store, &bench->plan_options, &bench->plan, &bench->err));
     OptimizerKind kind = OPTIMIZER_SGD;
-    optimizer_parse(argv[5], &kind);
+    if (!optimizer_parse(argv[5], &kind)) {
+        fprintf(stderr, "bench_step: no optimizer '%s'\n", argv[5]);
+        exit(2);
+    }
     bench->optimizer = optimizer_default(kind);
     bench->optimizer.lr = strtod(argv[6], NULL);
     fill_inputs(bench, argv[3]);
 }
 
-static float one_step(Bench *bench)
+static void one_step(Bench *bench)
 {
     bench->step++;
     check(bench, plan_run(bench->plan, 0, bench->step, false, &bench->err));
-    const float *out = plan_output(bench->plan, bench->working->graph->output_count - 1);
-    float loss = out[0];
     double norm;
     if (bench->trains)
         check(bench, optimizer_step(&bench->optimizer, bench->store, bench->step, bench->optimizer.lr, &norm, &bench->err));
-    return loss;
+}
+
+/* What the other side must agree with: the loss, or the mean absolute value of the outputs where nothing is trained. */
+static double result(const Bench *bench)
+{
+    size_t last = bench->working->graph->output_count - 1;
+    const float *out = plan_output(bench->plan, last);
+    if (bench->trains)
+        return (double)out[0];
+    int64_t count = type_count(&bench->working->graph->outputs[last]->type);
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += fabs((double)out[i]);
+    return sum / (double)count;
 }
 
 static void steps(Bench *bench, int n)
 {
-    float loss = 0;
     for (int i = 0; i < n; i++) {
         double begin = now_ms();
-        loss = one_step(bench);
+        one_step(bench);
         printf("%.3f ", now_ms() - begin);
     }
-    printf("loss %.7g\n", (double)loss);
+    printf("loss %.7g\n", result(bench));
+}
+
+static void answer(Bench *bench, const char *line)
+{
+    int n = 0;
+    if (sscanf(line, "step %d", &n) == 1) {
+        steps(bench, n);
+    } else if (strncmp(line, "memory", 6) == 0) {
+        struct rusage usage;
+        getrusage(RUSAGE_SELF, &usage);
+        printf("%ld %ld\n", usage.ru_maxrss, usage.ru_minflt);
+    } else if (strncmp(line, "version", 7) == 0) {
+        const dnnl_version_t *v = dnnl_version();
+        printf("%d.%d.%d\n", v->major, v->minor, v->patch);
+    } else if (strncmp(line, "profile", 7) == 0) {
+        Str text;
+        str_init(&text);
+        plan_describe(bench->plan, &text);
+        printf("%s.\n", text.text);
+        str_release(&text);
+    }
+    fflush(stdout);
 }
 
 int main(int argc, char **argv)
 {
     if (argc < 7) {
-        fprintf(stderr, "usage: bench_step MODEL MODE BATCH_FOLDER LOSS OPTIMIZER LR\n");
+        fprintf(stderr, "usage: bench_step MODEL MODE BATCH_FOLDER LOSS OPTIMIZER LR [key=value ...]\n");
         return 2;
     }
     Bench bench = {0};
+    for (int i = 7; i < argc; i++)
+        set_option(&bench, argv[i]);
     double begin = now_ms();
     build(&bench, argv);
     PlanBill bill = plan_bill(bench.plan);
@@ -170,23 +225,8 @@ int main(int argc, char **argv)
            bill.parameters, bill.constants, bill.scratch);
     fflush(stdout);
     char line[128];
-    int n = 0;
-    while (fgets(line, sizeof line, stdin) != NULL && strncmp(line, "quit", 4) != 0) {
-        struct rusage usage;
-        getrusage(RUSAGE_SELF, &usage);
-        if (sscanf(line, "step %d", &n) == 1)
-            steps(&bench, n);
-        else if (strncmp(line, "memory", 6) == 0)
-            printf("%ld %ld\n", usage.ru_maxrss, usage.ru_minflt);
-        else if (strncmp(line, "profile", 7) == 0) {
-            Str text;
-            str_init(&text);
-            plan_describe(bench.plan, &text);
-            printf("%s.\n", text.text);
-            str_release(&text);
-        }
-        fflush(stdout);
-    }
+    while (fgets(line, sizeof line, stdin) != NULL && strncmp(line, "quit", 4) != 0)
+        answer(&bench, line);
     plan_free(bench.plan);
     params_free(bench.store);
     model_free(bench.working);
