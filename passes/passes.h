@@ -63,6 +63,12 @@ Status node_expand(Node *node, Node **next, Error *err);
  * written out stays. needs: inferred shapes. Training needs it before the loss; without it a body is run by the interpreter. */
 Status pass_unroll(Graph *graph, Error *err);
 
+/* ---- gradient.c: Gradient nodes of ai.onnx.preview.training ------------------------------------------------ */
+
+/* does: writes out the Gradient nodes of the graph (not those of bodies) and infers what follows. needs: inferred shapes, dead
+ * code still there. keeps: graph outputs with their names. */
+Status pass_gradient(Graph *graph, Error *err);
+
 /* ---- clean.c: dead code, Identity, untie, ties ---------------------------------------------------------- */
 
 /* does: removes nodes that reach no output and have no effect, Identity, Dropout in inference form, no-op Reshape, Transpose,

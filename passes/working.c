@@ -337,6 +337,7 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
         settle_modes(graph, options->training);
     TRY(checked(graph, "parameters", err));
     TRY(pass_infer(graph, options->bindings, options->binding_count, err));
+    TRY(pass_gradient(graph, err));
     if (options->loss_count > 0)
         TRY(pass_unroll(graph, err));
     TRY(pass_clean(graph, err));

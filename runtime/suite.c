@@ -2,7 +2,9 @@
  * expects.
  *
  * The tolerance is numpy's: |found - expected| <= atol + rtol * |expected|, NaN equal to NaN. Strings, shapes and types
- * must be equal. A node that draws random numbers is compared by type and shape alone: no two generators agree. */
+ * must be equal, and so must integers. A node that draws random numbers is compared by type and shape alone: no two
+ * generators agree. Every output must be expected by a file, every file must belong to an input or output, and data
+ * sets must be numbered without a gap: a case cannot pass by comparing nothing. */
 #include "runtime/runtime.h"
 
 #include <dirent.h>
@@ -69,9 +71,38 @@ static Status read_value(Case *c, int set, const char *what, size_t index, const
     return status;
 }
 
+/* Files of the set named `prefix`..; -1: no folder. */
+static int count_entries(const char *folder, const char *prefix)
+{
+    DIR *entries = opendir(folder);
+    int count = entries == NULL ? -1 : 0;
+    for (struct dirent *entry; entries != NULL && (entry = readdir(entries)) != NULL;)
+        count += strncmp(entry->d_name, prefix, strlen(prefix)) == 0;
+    if (entries != NULL)
+        closedir(entries);
+    return count;
+}
+
+/* As many files as were read, so none lies beside the model's inputs and outputs. */
+static Status check_files(const Case *c, int set, const char *prefix, Array *const *read, size_t count, Error *err)
+{
+    char path[PATH_ROOM];
+    int given = 0, found;
+    for (size_t i = 0; i < count; i++)
+        given += read[i] != NULL;
+    snprintf(path, sizeof path, "%s/test_data_set_%d", c->folder, set);
+    found = count_entries(path, prefix);
+    return found == given
+               ? STATUS_OK
+               : fail(err, STATUS_REJECTED, "test_data_set_%d holds %d files %s*, %d of them belong to the model", set,
+                      found, prefix, given);
+}
+
 static Status read_set(Case *c, int set, Error *err)
 {
     const Graph *graph = c->document->graph;
+    if (graph->output_count == 0)
+        return fail(err, STATUS_REJECTED, "the model has no outputs");
     if (graph->input_count > INPUTS_MAX || graph->output_count > INPUTS_MAX)
         return fail(err, STATUS_UNSUPPORTED, "more than %d inputs or outputs", INPUTS_MAX);
     for (size_t i = 0; i < graph->input_count; i++)
@@ -79,7 +110,12 @@ static Status read_set(Case *c, int set, Error *err)
     c->expected_count = graph->output_count;
     for (size_t i = 0; i < graph->output_count; i++)
         TRY(read_value(c, set, "output", i, graph->outputs[i], &c->expected[i], err));
-    return STATUS_OK;
+    for (size_t i = 0; i < graph->output_count; i++)
+        if (c->expected[i] == NULL)
+            return fail(err, STATUS_REJECTED, "test_data_set_%d expects nothing of output %zu '%s'", set, i,
+                        graph->outputs[i]->name);
+    TRY(check_files(c, set, "input_", c->inputs, graph->input_count, err));
+    return check_files(c, set, "output_", c->expected, graph->output_count, err);
 }
 
 /* ---- comparing ----------------------------------------------------------------------------------------------------
@@ -126,11 +162,12 @@ static void compare_numbers(Case *c, const char *engine, size_t output, const Ar
     }
     for (int64_t i = 0; i < parts[1].count; i++) {
         double a = array_f64_at(&parts[0], i), b = array_f64_at(&parts[1], i), error = fabs(a - b);
-        if (dtype_is_integer(expected->dtype) && array_i64_at(found, i) == array_i64_at(expected, i))
+        bool exact = dtype_is_integer(expected->dtype) || expected->dtype == DTYPE_BOOL;
+        if (exact && array_i64_at(found, i) == array_i64_at(expected, i))
             continue;
         if (error > c->result->max_error)
             c->result->max_error = error;
-        if (is_close(c, a, b, rtol))
+        if (!exact && is_close(c, a, b, rtol))
             continue;
         if (bad++ == 0 || error > largest) {
             largest = error;
@@ -216,8 +253,7 @@ static Status run_engine(Case *c, const Run *run, bool planned, Error *err)
     Array *outputs[INPUTS_MAX] = {NULL};
     TRY((planned ? run_planned : run_interpreted)(run, outputs, &c->arena, 0, err));
     for (size_t i = 0; i < c->expected_count; i++)
-        if (c->expected[i] != NULL)
-            compare(c, planned ? "plan" : "interpreter", i, outputs[i], c->expected[i]);
+        compare(c, planned ? "plan" : "interpreter", i, outputs[i], c->expected[i]);
     return STATUS_OK;
 }
 
@@ -239,10 +275,19 @@ static Status run_engines(Case *c, Error *err)
     return status;
 }
 
+static bool has_set(const char *folder, int set)
+{
+    char path[PATH_ROOM];
+    snprintf(path, sizeof path, "%s/test_data_set_%d", folder, set);
+    return exists(path);
+}
+
 /* One data set, from a fresh import: inputs may replace initializers. */
 static Status run_set(Case *c, int set, Error *err)
 {
     char path[PATH_ROOM];
+    if (!has_set(c->folder, set))
+        return fail(err, STATUS_REJECTED, "test_data_set_%d is missing between others", set);
     snprintf(path, sizeof path, "%s/model.onnx", c->folder);
     TRY(model_import(path, &builtin_ops, &c->document, err));
     TRY(read_set(c, set, err));
@@ -257,13 +302,6 @@ static void note_failure(SuiteResult *result, Status status, const Error *err)
     snprintf(result->reason, sizeof result->reason, "%s", err->message);
 }
 
-static bool has_set(const char *folder, int set)
-{
-    char path[PATH_ROOM];
-    snprintf(path, sizeof path, "%s/test_data_set_%d", folder, set);
-    return exists(path);
-}
-
 static bool is_case(const char *folder)
 {
     char path[PATH_ROOM];
@@ -276,7 +314,8 @@ Status suite_run(const char *folder, SuiteResult *result, Error *err)
     *result = (SuiteResult){.outcome = SUITE_PASSED};
     if (!is_case(folder))
         return fail(err, STATUS_REJECTED, "%s: no model.onnx with test_data_set_0", folder);
-    for (int set = 0; has_set(folder, set) && result->outcome == SUITE_PASSED; set++) {
+    int sets = count_entries(folder, "test_data_set_");
+    for (int set = 0; set < sets && result->outcome == SUITE_PASSED; set++) {
         Case c = {.folder = folder, .result = result};
         Error local = {0};
         arena_init(&c.arena);

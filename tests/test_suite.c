@@ -131,6 +131,36 @@ static void an_unknown_operator_is_unsupported_by_name(void **state)
     assert_non_null(strstr(result.reason, "17"));
 }
 
+/* A case must not pass by comparing nothing. */
+static void what_is_missing_or_left_over_differs(void **state)
+{
+    Place *place = *state;
+    const float x[2] = {-1, 2}, y[2] = {0, 2};
+    const char *folder = make_case(place, "gone", "Relu", x, y);
+    const char *set = arena_printf(&place->arena, "%s/test_data_set_0", folder);
+    SuiteResult result;
+    Error err = {0};
+    assert_int_equal(
+        rename(arena_printf(&place->arena, "%s/output_0.pb", set), arena_printf(&place->arena, "%s/output_1.pb", set)),
+        0);
+    assert_ok(suite_run(folder, &result, &err), &err);
+    assert_int_equal(result.outcome, SUITE_DIFFERS);
+    assert_string_equal(result.reason, "test_data_set_0 expects nothing of output 0 'y'");
+
+    folder = make_case(place, "more", "Relu", x, y);
+    set = arena_printf(&place->arena, "%s/test_data_set_0", folder);
+    assert_ok(file_write_text(arena_printf(&place->arena, "%s/input_1.pb", set), "", &err), &err);
+    assert_ok(suite_run(folder, &result, &err), &err);
+    assert_int_equal(result.outcome, SUITE_DIFFERS);
+    assert_string_equal(result.reason, "test_data_set_0 holds 2 files input_*, 1 of them belong to the model");
+
+    folder = make_case(place, "gap", "Relu", x, y);
+    assert_int_equal(mkdir(arena_printf(&place->arena, "%s/test_data_set_2", folder), 0700), 0);
+    assert_ok(suite_run(folder, &result, &err), &err);
+    assert_int_equal(result.outcome, SUITE_DIFFERS);
+    assert_string_equal(result.reason, "test_data_set_1 is missing between others");
+}
+
 static void cases_are_found_below_a_folder_in_order(void **state)
 {
     Place *place = *state;
@@ -231,6 +261,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(tolerance_is_that_of_the_case, set_up, tear_down),
         cmocka_unit_test_setup_teardown(nan_equals_nan_and_infinities_keep_their_sign, set_up, tear_down),
         cmocka_unit_test_setup_teardown(an_unknown_operator_is_unsupported_by_name, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_is_missing_or_left_over_differs, set_up, tear_down),
         cmocka_unit_test_setup_teardown(cases_are_found_below_a_folder_in_order, set_up, tear_down),
         cmocka_unit_test(an_initializer_that_is_an_input_may_be_given),
         cmocka_unit_test(missing_and_mistyped_inputs_are_named),

@@ -1,6 +1,10 @@
 /* Small steps that gradient rules and expansions take often. See compose.h. */
 #include "runtime/ops/compose.h"
 
+#include <string.h>
+
+#include "passes/passes.h"
+
 Value *compose_reshape(Builder *b, Value *x, int rank, const int64_t *dims)
 {
     if (b->status != STATUS_OK || x == NULL)
@@ -154,6 +158,69 @@ void perm_invert(int rank, const int64_t *perm, int64_t *inverse)
 {
     for (int i = 0; i < rank; i++)
         inverse[perm[i]] = i;
+}
+
+/* ---- bodies written out where they stand ------------------------------------------------------------------------- */
+
+/* A node of the body's copy, again in the outer graph; uses of the old results follow. */
+static Status inline_node(Builder *b, Node *from, Error *err)
+{
+    Node *node = graph_add_node(b->graph, b->before, from->domain, from->op_type, from->opset, b->stem, from->inputs,
+                                from->input_count, 0);
+    node->document_node = from->document_node;
+    node_copy_attrs(node, from);
+    for (size_t i = 0; i < from->attr_count; i++) /* bodies within move along: their uses stay when `from` goes */
+        if (from->attrs[i]->g)
+            node_set_graph(node, from->attrs[i]->name, from->attrs[i]->g);
+    from->attr_count = 0;
+    for (int i = 0; i < from->output_count; i++) {
+        Value *old = from->outputs[i];
+        if (!old) {
+            node_set_output(node, i, NULL);
+            continue;
+        }
+        Value *value = node_add_output(node, graph_unique_name(b->graph, old->name));
+        value_replace_uses(old, value);
+        old->note = value;
+    }
+    TRY(node_infer(node, err));
+    return node_fold(node, err); /* shape arithmetic of the body */
+}
+
+Status compose_body(Builder *b, Graph *body, Value *const *in, Value **out, Error *err)
+{
+    if (b->status != STATUS_OK)
+        return b->status;
+    Graph *copy = graph_clone(b->graph->model, body);
+    const size_t outputs = copy->output_count;
+    for (size_t i = 0; i < outputs; i++) {
+        out[i] = copy->outputs[i];
+        out[i]->is_output = false;
+        out[i]->note = NULL;
+    }
+    copy->output_count = 0;
+    for (size_t i = 0; i < copy->input_count; i++) {
+        value_replace_uses(copy->inputs[i], in[i]);
+        copy->inputs[i]->note = in[i];
+    }
+    for (size_t i = 0; i < copy->initializer_count; i++) {
+        Tensor *tensor = arena_copy(&b->graph->model->arena, copy->initializers[i]->constant, sizeof(Tensor));
+        tensor->name = graph_unique_name(b->graph, copy->initializers[i]->name);
+        Value *value = graph_add_initializer(b->graph, tensor);
+        value->role = copy->initializers[i]->role;
+        value->parameter = copy->initializers[i]->parameter;
+        value->origin = copy->initializers[i]->origin;
+        value_replace_uses(copy->initializers[i], value);
+        copy->initializers[i]->note = value;
+    }
+    for (Node *node = copy->first; node; node = node->next)
+        TRY(inline_node(b, node, err));
+    while (copy->last)
+        node_remove(copy->last);
+    for (size_t i = 0; i < outputs; i++)
+        if (out[i]->graph == copy)
+            out[i] = out[i]->note;
+    return STATUS_OK;
 }
 
 /* ---- eval by expansion -------------------------------------------------------------------------------------- */

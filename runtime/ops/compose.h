@@ -27,6 +27,9 @@ Value *compose_strided(Builder *b, Value *x, const int64_t *perm_x, Value *y, co
  * that is a name of the graph's outputs. */
 void compose_replace(Builder *b, Value *old, Value *made);
 
+/* Writes `body` out before b->before with `in` bound to its inputs; out[i] is where its output i is found. */
+Status compose_body(Builder *b, Graph *body, Value *const *in, Value **out, Error *err);
+
 /* The eval of a row that only knows how to expand: expands a copy of the node in a graph of its own and lets the
  * interpreter run that. Fails where no interpreter stands behind the context (folding). */
 Status eval_expanded(EvalContext *context, Error *err);

@@ -3,11 +3,10 @@
  * Where a graph is planned or differentiated, bodies disappear instead (`expand`): an If becomes the branch it takes,
  * or both and a Where on the result; a Loop with a known number of turns and a Scan become their turns, one behind the
  * other. What is left (a Loop whose end depends on data) runs in the interpreter only. */
+#include "runtime/ops/compose.h"
 #include "runtime/ops/ops.h"
 
 #include <string.h>
-
-#include "passes/passes.h"
 
 enum { TURNS_MAX = 4096 }; /* unrolled at most */
 
@@ -361,69 +360,7 @@ static Status map_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- bodies written out where they stand -------------------------------------------------------------- */
-
-/* A node of the body's copy, again in the outer graph; uses of the old results follow. */
-static Status inline_node(Builder *b, Node *from, Error *err)
-{
-    Node *node = graph_add_node(b->graph, b->before, from->domain, from->op_type, from->opset, b->stem, from->inputs,
-                                from->input_count, 0);
-    node->document_node = from->document_node;
-    node_copy_attrs(node, from);
-    for (size_t i = 0; i < from->attr_count; i++) /* bodies within move along: their uses stay when `from` goes */
-        if (from->attrs[i]->g)
-            node_set_graph(node, from->attrs[i]->name, from->attrs[i]->g);
-    from->attr_count = 0;
-    for (int i = 0; i < from->output_count; i++) {
-        Value *old = from->outputs[i];
-        if (!old) {
-            node_set_output(node, i, NULL);
-            continue;
-        }
-        Value *value = node_add_output(node, graph_unique_name(b->graph, old->name));
-        value_replace_uses(old, value);
-        old->note = value;
-    }
-    TRY(node_infer(node, err));
-    return node_fold(node, err); /* shape arithmetic of the body */
-}
-
-/* Writes `body` out before b->before with `in` bound to its inputs; out[i] is where its output i is found. */
-static Status inline_body(Builder *b, Graph *body, Value *const *in, Value **out, Error *err)
-{
-    if (b->status != STATUS_OK)
-        return b->status;
-    Graph *copy = graph_clone(b->graph->model, body);
-    const size_t outputs = copy->output_count;
-    for (size_t i = 0; i < outputs; i++) {
-        out[i] = copy->outputs[i];
-        out[i]->is_output = false;
-        out[i]->note = NULL;
-    }
-    copy->output_count = 0;
-    for (size_t i = 0; i < copy->input_count; i++) {
-        value_replace_uses(copy->inputs[i], in[i]);
-        copy->inputs[i]->note = in[i];
-    }
-    for (size_t i = 0; i < copy->initializer_count; i++) {
-        Tensor *tensor = arena_copy(&b->graph->model->arena, copy->initializers[i]->constant, sizeof(Tensor));
-        tensor->name = graph_unique_name(b->graph, copy->initializers[i]->name);
-        Value *value = graph_add_initializer(b->graph, tensor);
-        value->role = copy->initializers[i]->role;
-        value->parameter = copy->initializers[i]->parameter;
-        value->origin = copy->initializers[i]->origin;
-        value_replace_uses(copy->initializers[i], value);
-        copy->initializers[i]->note = value;
-    }
-    for (Node *node = copy->first; node; node = node->next)
-        TRY(inline_node(b, node, err));
-    while (copy->last)
-        node_remove(copy->last);
-    for (size_t i = 0; i < outputs; i++)
-        if (out[i]->graph == copy)
-            out[i] = out[i]->note;
-    return STATUS_OK;
-}
+/* ---- written out where they stand ----------------------------------------------------------------------- */
 
 /* Takes back what was written before `before` behind `mark`: the expansion declines. */
 static Status decline(Builder *b, const Node *mark)
@@ -454,7 +391,7 @@ static Status if_expand(Node *node, Builder *b, Error *err)
     for (int i = 0; i < 2; i++) {
         out[i] = arena_array(arena, Value *, branches[i]->output_count + 1);
         if (!known || i == taken)
-            TRY(inline_body(b, branches[i], NULL, out[i], err));
+            TRY(compose_body(b, branches[i], NULL, out[i], err));
     }
     for (int i = 0; i < node->output_count && !known; i++)
         if (node->outputs[i] && !same_type(&out[0][i]->type, &out[1][i]->type))
@@ -520,7 +457,7 @@ static Status loop_expand(Node *node, Builder *b, Error *err)
     for (int64_t t = 0; t < turns; t++) {
         in[0] = build_scalar(b, DTYPE_I64, (double)t);
         in[1] = build_scalar(b, DTYPE_BOOL, 1);
-        TRY(inline_body(b, body, in, out, err));
+        TRY(compose_body(b, body, in, out, err));
         if (start && !holds(out[0]))
             return decline(b, mark);
         for (int s = 0; s < states; s++)
@@ -572,7 +509,7 @@ static Status scan_expand(Node *node, Builder *b, Error *err)
             bool back = scan_int(node, "scan_input_directions", i) != 0;
             in[scan.states + i] = build_step(b, node->inputs[scan.states + i], axes[i], back ? scan.turns - 1 - t : t);
         }
-        TRY(inline_body(b, scan.body, in, out, err));
+        TRY(compose_body(b, scan.body, in, out, err));
         memcpy(in, out, (size_t)scan.states * sizeof *in);
         for (int s = 0; s < scan.outputs; s++)
             items[s][t] = out[scan.states + s];

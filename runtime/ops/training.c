@@ -1,6 +1,7 @@
-/* Optimizer steps as nodes: Adagrad, Adam, Momentum of ai.onnx.preview.training. A node updates n tensors: inputs are
- * the rate R, the count of updates T, then n tensors X, n gradients G and n of each state; outputs are the new X and
- * states in the same order. Formulas are those of the operators' texts, computed in double. */
+/* Optimizer steps as nodes: Adagrad, Adam, Momentum of ai.onnx.preview.training; and Gradient, which passes/gradient.c
+ * writes out. A step updates n tensors: inputs are the rate R, the count of updates T, then n tensors X, n gradients G
+ * and n of each state; outputs are the new X and states in the same order. Formulas are those of the operators' texts,
+ * computed in double. */
 #include "runtime/ops/ops.h"
 
 #include <math.h>
@@ -135,6 +136,13 @@ static Status training_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
+/* Its graph's pass has written it out (passes/gradient.c) unless it stands in a body. */
+static Status gradient_eval(EvalContext *context, Error *err)
+{
+    return fail(err, STATUS_UNSUPPORTED, "%s: a Gradient in a body, or of a value whose shape depends on data, cannot run",
+                node_text(context->node));
+}
+
 #define NO_GRADIENT "an update of parameters ends the training step"
 
 /* clang-format off */
@@ -143,6 +151,9 @@ const OpDef ops_training[] = {
      .min_outputs = 1, .max_outputs = -1, .infer = training_infer, .eval = training_eval, .no_gradient = NO_GRADIENT},
     {.domain = TRAINING_DOMAIN, .name = "Adam", .since = 1, .last = 1, .min_inputs = 6, .max_inputs = -1,
      .min_outputs = 1, .max_outputs = -1, .infer = training_infer, .eval = training_eval, .no_gradient = NO_GRADIENT},
+    {.domain = TRAINING_DOMAIN, .name = "Gradient", .since = 1, .last = 1, .min_inputs = 1, .max_inputs = -1,
+     .min_outputs = 1, .max_outputs = -1, .eval = gradient_eval,
+     .no_gradient = "a gradient is differentiated again by another Gradient node only"},
     {.domain = TRAINING_DOMAIN, .name = "Momentum", .since = 1, .last = 1, .min_inputs = 5, .max_inputs = -1,
      .min_outputs = 1, .max_outputs = -1, .infer = training_infer, .eval = training_eval, .no_gradient = NO_GRADIENT},
     {0},
