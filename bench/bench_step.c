@@ -122,6 +122,8 @@ static void set_option(Bench *bench, const char *option)
         bench->plan_options.profile = option[8] == '1';
         return;
     }
+    if (strncmp(option, "precision=", 10) == 0 && precision_parse(option + 10, &bench->plan_options.precision))
+        return;
     fprintf(stderr, "bench_step: '%s' is not available in this build\n", option);
     exit(2);
 }

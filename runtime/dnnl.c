@@ -114,6 +114,18 @@ size_t dnnl_md_bytes(const_dnnl_md md)
     return md == NULL ? 0 : dnnl_memory_desc_get_size(md);
 }
 
+DType dnnl_md_dtype(const_dnnl_md md)
+{
+    static const DType known[] = {DTYPE_F32, DTYPE_BF16, DTYPE_F16, DTYPE_I32, DTYPE_I8, DTYPE_U8};
+    dnnl_data_type_t dtype = dnnl_data_type_undef;
+    if (md == NULL || dnnl_memory_desc_query(md, dnnl_query_data_type, &dtype) != dnnl_success)
+        return DTYPE_UNDEFINED;
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+        if (dnnl_dtype(known[i]) == dtype)
+            return known[i];
+    return DTYPE_UNDEFINED;
+}
+
 bool dnnl_md_same(const_dnnl_md a, const_dnnl_md b)
 {
     return a == b || (a != NULL && b != NULL && dnnl_memory_desc_equal(a, b) != 0);
@@ -145,7 +157,13 @@ const_dnnl_md dnnl_query_md(dnnl_primitive_desc_t descriptor, dnnl_query_t what,
 
 /* ---- engine ---------------------------------------------------------------------------------------------------- */
 
-static const char *isa_name(void)
+bool dnnl_has_bf16(void)
+{
+    int wanted = (int)dnnl_cpu_isa_avx512_core_bf16; /* the names are sets of bits */
+    return ((int)dnnl_get_effective_cpu_isa() & wanted) == wanted;
+}
+
+const char *dnnl_isa_name(void)
 {
     switch ((int)dnnl_get_effective_cpu_isa()) {
     case dnnl_cpu_isa_sse41:
@@ -169,8 +187,8 @@ static const char *isa_name(void)
     }
 }
 
-/* The channel block of an everyday f32 convolution whose layouts are left to the library; 0: it wants nhwc. */
-static Status block_ask(DnnlEngine *engine, Error *err)
+/* The channel block of an everyday convolution whose layouts are left to the library; 0: it wants nhwc. */
+static Status block_ask(DnnlEngine *engine, DType dtype, Error *err)
 {
     const int64_t image[] = {16, 64, 28, 28}, kernel[] = {64, 64, 3, 3};
     const dnnl_dims_t one = {1, 1}, none = {0, 0};
@@ -180,8 +198,8 @@ static Status block_ask(DnnlEngine *engine, Error *err)
     int count = 0;
     Status status = STATUS_OK;
 
-    TRY_DONE(dnnl_md_tag(&data, DTYPE_F32, 4, image, dnnl_format_tag_any, err));
-    TRY_DONE(dnnl_md_tag(&weights, DTYPE_F32, 4, kernel, dnnl_format_tag_any, err));
+    TRY_DONE(dnnl_md_tag(&data, dtype, 4, image, dnnl_format_tag_any, err));
+    TRY_DONE(dnnl_md_tag(&weights, dtype, 4, kernel, dnnl_format_tag_any, err));
     TRY_DONE(dnnl_fail(err,
                        dnnl_convolution_forward_primitive_desc_create(
                            &descriptor, engine->engine, dnnl_forward_training, dnnl_convolution_direct, data, weights,
@@ -202,7 +220,7 @@ done:
     return status;
 }
 
-Status dnnl_engine_open(DnnlEngine *engine, Error *err)
+Status dnnl_engine_open(DnnlEngine *engine, DType dtype, Error *err)
 {
     Status status = STATUS_OK;
     memset(engine, 0, sizeof *engine);
@@ -211,8 +229,8 @@ Status dnnl_engine_open(DnnlEngine *engine, Error *err)
     TRY_DONE(dnnl_fail(err, dnnl_primitive_attr_create(&engine->user_scratchpad), "attributes"));
     TRY_DONE(dnnl_fail(err, dnnl_primitive_attr_set_scratchpad_mode(engine->user_scratchpad, dnnl_scratchpad_mode_user),
                        "the scratchpad mode"));
-    TRY_DONE(block_ask(engine, err));
-    engine->isa = isa_name();
+    TRY_DONE(block_ask(engine, dtype, err));
+    engine->isa = dnnl_isa_name();
 done:
     if (status != STATUS_OK)
         dnnl_engine_close(engine);

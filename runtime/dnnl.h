@@ -27,11 +27,15 @@ typedef struct DnnlEngine {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     dnnl_primitive_attr_t user_scratchpad; /* attribute with user scratchpad mode and nothing else */
-    int block;           /* channels a block in f32: 16 or 8; 0 when the library prefers nhwc */
+    int block;           /* channels a block in the precision asked for: 16 or 8; 0 when the library prefers nhwc */
     const char *isa;     /* "avx512_core", for people */
 } DnnlEngine;
 
-Status dnnl_engine_open(DnnlEngine *engine, Error *err);
+/* `dtype`: what convolutions will compute in, DTYPE_F32 or DTYPE_BF16. */
+Status dnnl_engine_open(DnnlEngine *engine, DType dtype, Error *err);
+/* The processor multiplies bf16 numbers itself (and the library may use it): else bf16 is emulated, slower than f32. */
+bool dnnl_has_bf16(void);
+const char *dnnl_isa_name(void);
 void dnnl_engine_close(DnnlEngine *engine);
 
 /* An argument of a primitive: which (DNNL_ARG_SRC ...) and the slot it is bound to after placing. */
@@ -64,6 +68,7 @@ Status dnnl_md_plain(dnnl_md *md, DType dtype, int rank, const int64_t *dims, Er
 Status dnnl_md_tag(dnnl_md *md, DType dtype, int rank, const int64_t *dims, dnnl_format_tag_t tag, Error *err);
 Status dnnl_md_strided(dnnl_md *md, DType dtype, int rank, const int64_t *dims, const int64_t *strides, Error *err);
 size_t dnnl_md_bytes(const_dnnl_md md);
+DType dnnl_md_dtype(const_dnnl_md md); /* DTYPE_UNDEFINED: none of ours */
 bool dnnl_md_same(const_dnnl_md a, const_dnnl_md b);
 /* True for implementations that are references: "ref:any", "simple..." without jit. Hot operators refuse them. */
 bool dnnl_is_reference(dnnl_primitive_desc_t descriptor);

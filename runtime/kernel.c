@@ -97,12 +97,13 @@ void slot_clear_padding(Slot *slot, int block)
     if (slot->layout != LAYOUT_BLOCKED || slot->dims[1] % block == 0)
         return;
     int64_t blocks = (slot->dims[1] + block - 1) / block, spatial = 1, used = slot->dims[1] % block;
+    size_t size = dtype_size(slot->dtype);
     for (int i = 2; i < slot->rank; i++)
         spatial *= slot->dims[i];
     for (int64_t n = 0; n < slot->dims[0]; n++) {
-        float *last = (float *)slot->data + ((n * blocks + blocks - 1) * spatial) * block;
+        char *last = (char *)slot->data + (size_t)(((n * blocks + blocks - 1) * spatial) * block) * size;
         for (int64_t s = 0; s < spatial; s++)
-            memset(last + s * block + used, 0, (size_t)(block - used) * sizeof *last);
+            memset(last + (size_t)(s * block + used) * size, 0, (size_t)(block - used) * size);
     }
 }
 
@@ -138,9 +139,11 @@ static Status run_pad_copy(Step *step, Error *err)
     return STATUS_OK;
 }
 
-static Slot *reorder_target(Plan *plan, Slot *from, Layout layout, const_dnnl_md md, const Value *value)
+static Slot *reorder_target(Plan *plan, Slot *from, Layout layout, const_dnnl_md md, DType dtype, const Value *value)
 {
-    Slot *to = plan_slot(plan, value, from->dtype, from->rank, from->dims);
+    if (md != NULL)
+        dtype = dnnl_md_dtype(md);
+    Slot *to = plan_slot(plan, value, dtype == DTYPE_UNDEFINED ? from->dtype : dtype, from->rank, from->dims);
     slot_set_layout(plan, to, layout, md);
     return to;
 }
@@ -212,14 +215,14 @@ static Status reorder_step(Plan *plan, Slot *from, Slot *to, Step **out, Error *
     return STATUS_OK;
 }
 
-Slot *plan_reorder(Plan *plan, Slot *from, Layout layout, const_dnnl_md md, const Value *value)
+Slot *plan_reorder(Plan *plan, Slot *from, Layout layout, const_dnnl_md md, DType dtype, const Value *value)
 {
     Slot *to = NULL;
     if (from->rank < 3 && md == NULL && layout != LAYOUT_PLAIN) { /* unreachable for tensors with channels */
         note_failure(plan, fail(plan->err, STATUS_UNSUPPORTED, "no %d-D tensor has a channel layout", from->rank));
         return from;
     }
-    to = reorder_target(plan, from, layout, md, value);
+    to = reorder_target(plan, from, layout, md, dtype, value);
     Step *step = NULL;
     Status status = plan->status != STATUS_OK ? (Status)plan->status : reorder_step(plan, from, to, &step, plan->err);
     if (status == STATUS_OK && from->persistent && from->parameter == NULL && from->data != NULL && value != NULL &&
@@ -237,24 +240,25 @@ Slot *plan_reorder(Plan *plan, Slot *from, Layout layout, const_dnnl_md md, cons
     return to;
 }
 
-static bool slot_fits(Slot *slot, Layout layout, const_dnnl_md md)
+static bool slot_fits(Slot *slot, Layout layout, const_dnnl_md md, DType dtype)
 {
     if (md != NULL)
         return slot_md(slot) != NULL && dnnl_md_same(slot_md(slot), md);
-    return slot->layout == layout;
+    return slot->layout == layout && (dtype == DTYPE_UNDEFINED || slot->dtype == dtype);
 }
 
-/* The value in the wanted layout: as it lies, from an earlier reorder, or through a new one. */
-static Slot *value_in(Plan *plan, const Value *value, Layout layout, const_dnnl_md md)
+/* The value in the wanted layout and precision (DTYPE_UNDEFINED: any): as it lies, from an earlier reorder, or through
+ * a new one. */
+static Slot *value_in(Plan *plan, const Value *value, Layout layout, const_dnnl_md md, DType dtype)
 {
     Slot *primary = plan_primary(plan, value);
     if (primary == NULL)
         return NULL;
     Home *home = plan_home(plan, value);
     for (int i = 0; i < home->count; i++)
-        if (slot_fits(home->slots[i], layout, md))
+        if (slot_fits(home->slots[i], layout, md, dtype))
             return home->slots[i];
-    Slot *made = plan_reorder(plan, primary, layout, md, value);
+    Slot *made = plan_reorder(plan, primary, layout, md, dtype, value);
     bool for_one_step = plan->options.training && primary->parameter != NULL && md != NULL;
     made->pending = home->uses;
     if (home->count < HOME_VARIANTS && !for_one_step)
@@ -274,7 +278,16 @@ static Slot *set_input(PlanContext *context, int index, Slot *slot)
 Slot *kernel_input_any(PlanContext *context, int index)
 {
     const Value *value = node_input(context->node, index);
-    return value == NULL ? NULL : set_input(context, index, plan_primary(context->plan, value));
+    Slot *slot = value == NULL ? NULL : plan_primary(context->plan, value);
+    if (slot != NULL && slot->dtype != value->type.dtype && slot->layout != LAYOUT_OPAQUE)
+        slot = value_in(context->plan, value, slot->layout, NULL, value->type.dtype);
+    return slot == NULL ? NULL : set_input(context, index, slot);
+}
+
+/* Only float values have a precision; others lie in their own type. */
+static DType wanted_dtype(const Value *value, DType dtype)
+{
+    return value->type.dtype == DTYPE_F32 ? dtype : value->type.dtype;
 }
 
 /* A [C,1,1] or [1,C,1,1] operand beside [N,C,H,W]: its full-rank twin, made once. */
@@ -292,17 +305,23 @@ static Slot *padded_operand(PlanContext *context, int index, Slot *plain, Layout
     view->data = plain->data;
     view->persistent = plain->persistent;
     view->parameter = plain->parameter;
-    return plan_reorder(plan, view, layout, NULL, value);
+    return plan_reorder(plan, view, layout, NULL, DTYPE_UNDEFINED, value);
 }
 
 Slot *kernel_input(PlanContext *context, int index, Layout layout)
+{
+    return kernel_input_as(context, index, layout, DTYPE_F32);
+}
+
+Slot *kernel_input_as(PlanContext *context, int index, Layout layout, DType dtype)
 {
     const Value *value = node_input(context->node, index);
     if (value == NULL)
         return NULL;
     Slot *primary = plan_primary(context->plan, value);
+    dtype = wanted_dtype(value, dtype);
     if (primary == NULL || layout == LAYOUT_PLAIN || primary->layout == layout)
-        return set_input(context, index, value_in(context->plan, value, layout, NULL));
+        return set_input(context, index, value_in(context->plan, value, layout, NULL, dtype));
     int full_rank = primary->rank;
     for (int i = 0; i < context->node->output_count; i++) /* the partner's rank: elementwise rows align to output 0 */
         if (context->node->outputs[i] != NULL && context->node->outputs[i]->type.rank > full_rank)
@@ -310,18 +329,21 @@ Slot *kernel_input(PlanContext *context, int index, Layout layout)
     if ((context->node->op->traits & OP_ELEMENTWISE) == 0)
         full_rank = primary->rank;
     else if (lies_alike(primary, full_rank))
-        return set_input(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL));
+        return set_input(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL, dtype));
     if (full_rank > primary->rank)
         return set_input(
             context, index,
-            padded_operand(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL), layout, full_rank));
-    return set_input(context, index, value_in(context->plan, value, layout, NULL));
+            padded_operand(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL, dtype), layout,
+                           full_rank));
+    return set_input(context, index, value_in(context->plan, value, layout, NULL, dtype));
 }
 
 Slot *kernel_input_md(PlanContext *context, int index, const_dnnl_md md)
 {
     const Value *value = node_input(context->node, index);
-    return value == NULL ? NULL : set_input(context, index, value_in(context->plan, value, LAYOUT_OPAQUE, md));
+    if (value == NULL)
+        return NULL;
+    return set_input(context, index, value_in(context->plan, value, LAYOUT_OPAQUE, md, DTYPE_UNDEFINED));
 }
 
 Layout kernel_input_layout(PlanContext *context, int index)
@@ -329,6 +351,13 @@ Layout kernel_input_layout(PlanContext *context, int index)
     const Value *value = node_input(context->node, index);
     Slot *slot = value == NULL ? NULL : plan_primary(context->plan, value);
     return slot == NULL ? LAYOUT_PLAIN : slot->layout;
+}
+
+DType kernel_input_dtype(PlanContext *context, int index)
+{
+    const Value *value = node_input(context->node, index);
+    Slot *slot = value == NULL ? NULL : plan_primary(context->plan, value);
+    return slot == NULL ? DTYPE_UNDEFINED : slot->dtype;
 }
 
 const_dnnl_md kernel_home_md(PlanContext *context, int index)
@@ -340,14 +369,19 @@ const_dnnl_md kernel_home_md(PlanContext *context, int index)
 
 Slot *kernel_weight(PlanContext *context, int index, const_dnnl_md md)
 {
+    return kernel_weight_from(context, index, md, md);
+}
+
+Slot *kernel_weight_from(PlanContext *context, int index, const_dnnl_md md, const_dnnl_md home_md)
+{
     Plan *plan = context->plan;
     const Value *value = node_input(context->node, index);
     Home *home = value == NULL ? NULL : plan_home(plan, value);
     bool undecided = home != NULL && home->count == 0 && value->role == ROLE_PARAMETER && plan->store != NULL &&
                      !params_sealed(plan->store) && plan->store->items[value->parameter].home == NULL;
-    if (undecided) { /* first come: this is where the parameter will live */
+    if (undecided && home_md != NULL) { /* first come: this is where the parameter will live */
         dnnl_md copy = NULL;
-        if (dnnl_memory_desc_clone(&copy, md) == dnnl_success)
+        if (dnnl_memory_desc_clone(&copy, home_md) == dnnl_success)
             plan->store->items[value->parameter].home = copy;
     }
     return kernel_input_md(context, index, md);
@@ -355,12 +389,13 @@ Slot *kernel_weight(PlanContext *context, int index, const_dnnl_md md)
 
 /* ---- outputs ---------------------------------------------------------------------------------------------- */
 
-static Slot *new_output(PlanContext *context, int index)
+static Slot *new_output(PlanContext *context, int index, DType dtype)
 {
     const Value *value = node_output(context->node, index);
     Slot *slot;
     if (value != NULL) {
-        slot = plan_slot(context->plan, value, value->type.dtype, value->type.rank, value->type.dims);
+        slot =
+            plan_slot(context->plan, value, wanted_dtype(value, dtype), value->type.rank, value->type.dims);
         Home *home = plan_home(context->plan, value);
         home->slots[0] = slot;
         home->count = 1;
@@ -375,7 +410,18 @@ static Slot *new_output(PlanContext *context, int index)
 
 Slot *kernel_output(PlanContext *context, int index, Layout layout)
 {
-    Slot *slot = new_output(context, index);
+    return kernel_output_as(context, index, layout, DTYPE_F32);
+}
+
+DType kernel_output_dtype(PlanContext *context, int index)
+{
+    const Value *value = node_output(context->node, index);
+    return value == NULL || plan_home(context->plan, value)->exact ? DTYPE_F32 : context->compute;
+}
+
+Slot *kernel_output_as(PlanContext *context, int index, Layout layout, DType dtype)
+{
+    Slot *slot = new_output(context, index, dtype);
     if (slot->value == NULL) /* omitted: nobody knows its shape here, so it cannot be written */
         return NULL;
     slot_set_layout(context->plan, slot, slot->rank < 3 || slot->rank > 5 ? LAYOUT_PLAIN : layout, NULL);
@@ -384,14 +430,14 @@ Slot *kernel_output(PlanContext *context, int index, Layout layout)
 
 Slot *kernel_output_md(PlanContext *context, int index, const_dnnl_md md)
 {
-    Slot *slot = new_output(context, index);
+    Slot *slot = new_output(context, index, dnnl_md_dtype(md));
     slot_set_layout(context->plan, slot, LAYOUT_OPAQUE, md);
     return slot;
 }
 
 Slot *kernel_output_bytes(PlanContext *context, int index, size_t bytes)
 {
-    Slot *slot = new_output(context, index);
+    Slot *slot = new_output(context, index, DTYPE_F32);
     slot->layout = LAYOUT_OPAQUE;
     slot->opaque_bytes = true;
     slot->bytes = bytes;
@@ -411,8 +457,10 @@ static Slot *share_bytes(Slot *slot, Slot *with)
 
 Slot *kernel_output_view(PlanContext *context, int index, int input)
 {
-    Slot *from = kernel_input(context, input, LAYOUT_PLAIN);
-    Slot *slot = new_output(context, index);
+    const Value *out = node_output(context->node, index);
+    bool float_view = out != NULL && out->type.dtype == DTYPE_F32;
+    Slot *from = kernel_input_as(context, input, LAYOUT_PLAIN, float_view ? DTYPE_UNDEFINED : DTYPE_F32);
+    Slot *slot = new_output(context, index, from->dtype == DTYPE_BF16 ? DTYPE_BF16 : DTYPE_F32);
     slot_set_layout(context->plan, slot, LAYOUT_PLAIN, NULL);
     return share_bytes(slot, from);
 }
@@ -438,8 +486,13 @@ bool kernel_input_dies(PlanContext *context, int index)
 
 Slot *kernel_output_in_place(PlanContext *context, int index, int input, Layout layout)
 {
-    Slot *from = kernel_input(context, input, layout);
-    Slot *slot = kernel_output(context, index, layout);
+    return kernel_output_in_place_as(context, index, input, layout, DTYPE_F32);
+}
+
+Slot *kernel_output_in_place_as(PlanContext *context, int index, int input, Layout layout, DType dtype)
+{
+    Slot *from = kernel_input_as(context, input, layout, dtype);
+    Slot *slot = kernel_output_as(context, index, layout, dtype);
     if (from != NULL && slot != NULL && from->layout == slot->layout && from->bytes == slot->bytes &&
         dies_here(context, input, from))
         share_bytes(slot, from);
@@ -462,7 +515,7 @@ Layout kernel_follow(PlanContext *context)
             full = slot->dims[d] == out->type.dims[d];
         if (full && slot->layout == context->family)
             found = slot->layout;
-        if (slot->dtype != DTYPE_F32 && slot_count(slot) > 1)
+        if (value->type.dtype != DTYPE_F32 && slot_count(slot) > 1)
             return LAYOUT_PLAIN; /* masks and indices stay plain, and so does what meets them */
         bool channels =
             slot->rank >= out->type.rank - 1 && slot->rank <= out->type.rank && !lies_alike(slot, out->type.rank);
@@ -519,14 +572,14 @@ Status kernel_primitive(PlanContext *context, dnnl_primitive_desc_t descriptor, 
 
 Slot *kernel_temporary(PlanContext *context, const_dnnl_md md)
 {
-    Slot *slot = plan_slot(context->plan, NULL, DTYPE_F32, 0, NULL);
+    Slot *slot = plan_slot(context->plan, NULL, dnnl_md_dtype(md), 0, NULL);
     slot_set_layout(context->plan, slot, LAYOUT_OPAQUE, md);
     return slot;
 }
 
 Slot *kernel_view(PlanContext *context, Slot *slot, const_dnnl_md md)
 {
-    Slot *view = plan_slot(context->plan, NULL, slot->dtype, slot->rank, slot->dims);
+    Slot *view = plan_slot(context->plan, NULL, dnnl_md_dtype(md), slot->rank, slot->dims);
     slot_set_layout(context->plan, view, LAYOUT_OPAQUE, md);
     return share_bytes(view, slot);
 }

@@ -8,6 +8,12 @@
  * Layouts. A slot is PLAIN (dense row-major) or in the plan's channel family: BLOCKED (nChw16c or nChw8c, asked of the library)
  * or NHWC, for rank 3 to 5 with channels at axis 1; or it has a descriptor of its own (OPAQUE: weights in the order a convolution
  * wants, workspaces). kernel_input inserts reorders where a producer and a consumer disagree, once per value and layout.
+ *
+ * Precision. A plan may compute in bfloat16 (context->compute): a slot of a float value then lies in f32 or in bf16, whatever the
+ * value's own type says. kernel_input and kernel_output speak of the value's own type, so a row that knows nothing of bf16
+ * gets f32 through a converting reorder; rows that know it use the _as forms. Parameters, their gradients, statistics and what
+ * leaves the graph are f32.
+ *
  * Elementwise rows follow their inputs (kernel_follow) and work on the physical shape (slot_physical), where a
  * blocked tensor is just one dim more: broadcasting works there as on plain dims. */
 #ifndef REGRAFT_RUNTIME_KERNEL_H
@@ -20,7 +26,7 @@ typedef enum Layout { LAYOUT_PLAIN, LAYOUT_BLOCKED, LAYOUT_NHWC, LAYOUT_OPAQUE }
 
 typedef struct Slot {
     const Value *value; /* NULL for scratch and reorder results */
-    DType dtype;
+    DType dtype; /* of the bytes: the value's own, or DTYPE_BF16 for a float value in a plan of that precision */
     int rank;
     int64_t dims[RANK_MAX]; /* logical */
     Layout layout;
@@ -63,27 +69,37 @@ struct PlanContext {
     DnnlEngine *dnnl;
     Layout family;   /* what channel tensors use in this plan */
     int block;       /* channels a block, for LAYOUT_BLOCKED */
+    DType compute;   /* DTYPE_F32, or DTYPE_BF16: what rows that can should compute floats in */
     struct Recording *recording; /* set while a fused node asks a part what it would run (ops/elementwise.h); else NULL */
 };
 
 /* Inputs, in the wanted layout; NULL when omitted. A constant input in OPAQUE layout is reordered once, at planning. */
 Slot *kernel_input(PlanContext *context, int index, Layout layout);
-Slot *kernel_input_any(PlanContext *context, int index);             /* as it lies now */
+/* In this precision when it is a float value; DTYPE_UNDEFINED: in whichever it lies. */
+Slot *kernel_input_as(PlanContext *context, int index, Layout layout, DType dtype);
+Slot *kernel_input_any(PlanContext *context, int index);             /* in the layout in which it lies now */
 Slot *kernel_input_md(PlanContext *context, int index, const_dnnl_md md); /* exactly so */
 /* A weight that is trained: offers `md` as its home layout (the first offer of a training plan wins) and returns a slot in
  * `md`, reordered each step when the home is another. For constants the same as kernel_input_md. */
 Slot *kernel_weight(PlanContext *context, int index, const_dnnl_md md);
+/* The same when the kernel's layout is no home, because it is bf16: `home` (f32; NULL: plain) is offered instead. */
+Slot *kernel_weight_from(PlanContext *context, int index, const_dnnl_md md, const_dnnl_md home);
 Layout kernel_input_layout(PlanContext *context, int index);
+DType kernel_input_dtype(PlanContext *context, int index); /* of its bytes as they lie now; DTYPE_UNDEFINED: omitted */
 const_dnnl_md kernel_home_md(PlanContext *context, int index); /* of a parameter whose home is decided; else NULL */
 
 /* Outputs. An omitted output still gets a slot when the kernel must write somewhere: kernel_output makes one. */
 Slot *kernel_output(PlanContext *context, int index, Layout layout);
+Slot *kernel_output_as(PlanContext *context, int index, Layout layout, DType dtype); /* DTYPE_BF16 for float values only */
+/* What to give a float output in: the plan's precision, or f32 when it leaves the graph or becomes a parameter's gradient. */
+DType kernel_output_dtype(PlanContext *context, int index);
 Slot *kernel_output_md(PlanContext *context, int index, const_dnnl_md md);
 Slot *kernel_output_bytes(PlanContext *context, int index, size_t bytes); /* OPAQUE without a shape: workspaces */
-/* Output 0 in the bytes of input 0 (views: always; in place: only when that input dies here, else a fresh slot, and the
+/* Output 0 in the bytes of input 0 (views: always, whatever their precision; in place: only when that input dies here, else a fresh slot, and the
  * kernel must cope with both). */
 Slot *kernel_output_view(PlanContext *context, int index, int input);
 Slot *kernel_output_in_place(PlanContext *context, int index, int input, Layout layout);
+Slot *kernel_output_in_place_as(PlanContext *context, int index, int input, Layout layout, DType dtype);
 bool kernel_input_dies(PlanContext *context, int index); /* nobody reads the bytes of step->in[index] after this step */
 
 /* The layout an elementwise kernel should use: that of its first full-shaped input; PLAIN when the shapes allow no other. */

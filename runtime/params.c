@@ -102,7 +102,7 @@ void params_free(ParamStore *store)
 static Status reorder(const_dnnl_md home, float *home_data, float *plain, bool to_home, Error *err)
 {
     DnnlEngine dnnl = {0};
-    TRY(dnnl_engine_open(&dnnl, err));
+    TRY(dnnl_engine_open(&dnnl, DTYPE_F32, err));
     int rank = 0;
     const dnnl_dims_t *dims = NULL;
     dnnl_memory_desc_query(home, dnnl_query_ndims_s32, &rank);

@@ -161,10 +161,29 @@ static void number_values(Plan *plan)
         Home *home = plan_home(plan, value);
         home->value = value;
         home->uses = (int)value->use_count + (value->is_output ? 1 : 0);
+        home->exact = value->is_output;
     }
-    for (size_t i = 0; i < graph->initializer_count; i++)
-        if (graph->initializers[i]->gradient != NULL)
-            plan_home(plan, graph->initializers[i]->gradient)->uses++;
+    for (size_t i = 0; i < graph->initializer_count; i++) {
+        if (graph->initializers[i]->gradient == NULL)
+            continue;
+        Home *home = plan_home(plan, graph->initializers[i]->gradient);
+        home->uses++;
+        home->exact = true;
+    }
+}
+
+/* What is only added up or looked at on its way to an exact value is exact too: the parts of a shared parameter's
+ * gradient. */
+static void spread_exact(Plan *plan)
+{
+    for (const Node *node = plan->graph->last; node != NULL; node = node->previous) {
+        if (node->op == NULL || (node->op->traits & (OP_ELEMENTWISE | OP_VIEW)) == 0 || node->output_count != 1 ||
+            node->outputs[0] == NULL || !plan_home(plan, node->outputs[0])->exact || node->outputs[0]->is_output)
+            continue;
+        for (int i = 0; i < node->input_count; i++)
+            if (node->inputs[i] != NULL)
+                plan_home(plan, node->inputs[i])->exact = true;
+    }
 }
 
 static Status check_known(const Plan *plan, Error *err)
@@ -216,7 +235,8 @@ static Status prepare_node(Plan *plan, const Node *node, Error *err)
                            .plain_only = plan->options.plain_only,
                            .dnnl = &plan->dnnl,
                            .family = plan->family,
-                           .block = plan->dnnl.block};
+                           .block = plan->dnnl.block,
+                           .compute = plan->compute};
     Status status = node->op->prepare != NULL ? node->op->prepare(&context, err) : plan_prepare_eval(&context, err);
     if (status == STATUS_OK)
         status = (Status)plan->status;
@@ -254,6 +274,8 @@ static void push_copy(Plan *plan, Slot *from, Slot *to)
 
 static bool same_layout(Slot *a, Slot *b)
 {
+    if (a->dtype != b->dtype)
+        return false;
     if (a->layout == LAYOUT_PLAIN && b->layout == LAYOUT_PLAIN)
         return true;
     return slot_md(a) != NULL && slot_md(b) != NULL && dnnl_md_same(a->md, b->md);
@@ -277,7 +299,8 @@ static void deliver_gradient(Plan *plan, const Value *parameter)
     } else if (same_layout(slot, target)) {
         push_copy(plan, slot, target);
     } else {
-        Slot *made = plan_reorder(plan, slot, target->layout, target->layout == LAYOUT_PLAIN ? NULL : target->md, NULL);
+        Slot *made = plan_reorder(plan, slot, target->layout, target->layout == LAYOUT_PLAIN ? NULL : target->md,
+                                  DTYPE_F32, NULL);
         made->persistent = true;
         made->parameter = target->parameter;
     }
@@ -289,8 +312,8 @@ static void deliver_outputs(Plan *plan)
     for (size_t i = 0; i < graph->output_count && plan->status == STATUS_OK; i++) {
         const Value *value = graph->outputs[i];
         Slot *slot = plan_primary(plan, value);
-        if (slot != NULL && slot->layout != LAYOUT_PLAIN)
-            slot = plan_reorder(plan, slot, LAYOUT_PLAIN, NULL, NULL);
+        if (slot != NULL && (slot->layout != LAYOUT_PLAIN || slot->dtype != value->type.dtype))
+            slot = plan_reorder(plan, slot, LAYOUT_PLAIN, NULL, value->type.dtype, NULL);
         plan->outputs[i] = slot;
     }
     for (size_t i = 0; i < graph->initializer_count && plan->status == STATUS_OK; i++) {
@@ -304,6 +327,7 @@ static Status plan_walk(Plan *plan, Error *err)
 {
     graph_number((Graph *)(uintptr_t)plan->graph);
     number_values(plan);
+    spread_exact(plan);
     TRY(check_known(plan, err));
     for (size_t i = 0; i < plan->graph->input_count; i++)
         if (plan->graph->inputs[i]->use_count > 0 || plan->graph->inputs[i]->is_output)
@@ -331,7 +355,11 @@ Status plan_build(const Model *working, ParamStore *store, const PlanOptions *op
     plan->err = err == NULL ? &own : err;
     plan->inputs = arena_array(&plan->arena, Slot *, plan->graph->input_count);
     plan->outputs = arena_array(&plan->arena, Slot *, plan->graph->output_count);
-    Status status = dnnl_engine_open(&plan->dnnl, plan->err);
+    bool narrow = plan->options.precision == PRECISION_BF16 && !plan->options.plain_only;
+    plan->compute = narrow ? DTYPE_BF16 : DTYPE_F32;
+    Status status = precision_check(plan->options.precision, plan->err);
+    if (status == STATUS_OK)
+        status = dnnl_engine_open(&plan->dnnl, plan->compute, plan->err);
     plan->family = plan->options.plain_only ? LAYOUT_PLAIN : plan->dnnl.block > 0 ? LAYOUT_BLOCKED : LAYOUT_NHWC;
     if (status == STATUS_OK)
         status = plan_walk(plan, plan->err);

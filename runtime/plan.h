@@ -9,13 +9,14 @@
 #include "runtime/kernel.h"
 #include "runtime/runtime.h"
 
-enum { HOME_VARIANTS = 4 }; /* plain, family, and two descriptors of a weight's kernels */
+enum { HOME_VARIANTS = 6 }; /* plain and family in either precision, and two descriptors of a weight's kernels */
 
 typedef struct Home {
     const Value *value;
     Slot *slots[HOME_VARIANTS];
     int count;
-    int uses; /* by nodes not planned yet, and as an output */
+    int uses;   /* by nodes not planned yet, and as an output */
+    bool exact; /* f32 in any plan: it leaves the graph, or becomes the gradient of a parameter */
 } Home;
 
 /* A parameter's slot follows the store: the store may still move while plans are being built. */
@@ -38,6 +39,7 @@ struct Plan {
     Arena arena;
     DnnlEngine dnnl;
     Layout family;
+    DType compute;
     Step **steps;
     size_t step_count, step_capacity;
     Slot **slots;
@@ -70,7 +72,8 @@ void plan_push_step(Plan *plan, Step *step);
 Slot *slot_root(Slot *slot);
 
 /* kernel.c */
-Slot *plan_reorder(Plan *plan, Slot *from, Layout layout, const_dnnl_md md, const Value *value);
+/* `dtype` of the result when `md` is NULL; DTYPE_UNDEFINED: as it is. */
+Slot *plan_reorder(Plan *plan, Slot *from, Layout layout, const_dnnl_md md, DType dtype, const Value *value);
 void slot_set_layout(Plan *plan, Slot *slot, Layout layout, const_dnnl_md md);
 Status plan_prepare_eval(PlanContext *context, Error *err); /* the step of a row without prepare */
 Status plan_release_call_list(Plan *plan);

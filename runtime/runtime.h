@@ -70,15 +70,23 @@ Status params_write_back(const ParamStore *store, Model *document, Error *err);
 /* BatchNorm and Dropout of the document in inference form: what an exported model has. */
 void document_to_inference(Model *document);
 
-/* ---- plan.c, memory.c, exec.c ------------------------------------------------------------------------------ */
+/* ---- precision.c, plan.c, memory.c, exec.c ------------------------------------------------------------------------------ */
 
 typedef struct Plan Plan;
+
+/* What products and convolutions compute in, and activations and their gradients lie in. Parameters, their gradients, the
+ * optimizer, statistics and losses are f32 in either. */
+typedef enum Precision { PRECISION_F32, PRECISION_BF16 } Precision;
+/* "f32", "bf16", or "auto": bf16 where the processor multiplies such numbers. */
+bool precision_parse(const char *name, Precision *precision);
+Status precision_check(Precision precision, Error *err); /* STATUS_ENVIRONMENT where the processor has no arithmetic for it */
 
 typedef struct PlanOptions {
     bool training;      /* keeps what gradients need; else inference buffers are reused at once */
     bool plain_only;    /* no layouts, no fast paths: what tests compare fast paths with */
     bool profile;       /* time each step */
     size_t memory_limit; /* bytes; 0: none */
+    Precision precision;
 } PlanOptions;
 
 typedef struct PlanBill { /* bytes */

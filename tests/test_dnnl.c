@@ -13,7 +13,7 @@ static int open_engine(void **state)
 {
     (void)state;
     Error err = {0};
-    assert_ok(dnnl_engine_open(&engine, &err), &err);
+    assert_ok(dnnl_engine_open(&engine, DTYPE_F32, &err), &err);
     return 0;
 }
 

@@ -2,7 +2,7 @@
  *
  * With the batch's statistics the library does it, ReLU included, when it has generated code for the plan's family;
  * else own loops on plain slots, which are also what `plain_only` compares it with. With fixed statistics it is one
- * affine map a channel: own loops in whatever layout the input lies. Running statistics are updated in place by the
+ * affine map a channel: own loops in whatever layout and precision the input lies. Statistics are f32 in any plan. Running statistics are updated in place by the
  * forward step. */
 #include <math.h>
 #include <string.h>
@@ -94,7 +94,11 @@ static Layout own_layout(PlanContext *context, int index)
 
 static ChannelView own_view(const PlanContext *context, const Slot *slot)
 {
-    return slot->layout == LAYOUT_PLAIN ? channel_view_plain(slot->rank, slot->dims) : channel_view(context, slot);
+    if (slot->layout != LAYOUT_PLAIN)
+        return channel_view(context, slot);
+    ChannelView view = channel_view_plain(slot->rank, slot->dims);
+    view.narrow = slot->dtype == DTYPE_BF16;
+    return view;
 }
 
 static bool all_f32(const Node *node)
@@ -112,7 +116,8 @@ Status batchnorm_prepare(PlanContext *context, Error *err)
     Layout layout = own_layout(context, BATCHNORM_X);
     for (int i = BATCHNORM_SCALE; i <= BATCHNORM_VAR; i++)
         kernel_input(context, i, LAYOUT_PLAIN);
-    Slot *y = kernel_output_in_place(context, 0, BATCHNORM_X, layout);
+    DType dtype = kernel_input_dtype(context, BATCHNORM_X);
+    Slot *y = kernel_output_in_place_as(context, 0, BATCHNORM_X, layout, dtype);
     ChannelView view = own_view(context, y);
     state_make(context, &view);
     kernel_scratch(context, scratch_bytes(&view));
@@ -125,7 +130,7 @@ static Status run_fixed_grad(Step *step, Error *err)
     (void)err;
     const BatchNormState *state = step->state;
     const ChannelView *view = &state->view;
-    const float *dy = step->in[BATCHNORM_GRAD_DY]->data, *x = step->in[BATCHNORM_GRAD_X]->data;
+    const void *dy = step->in[BATCHNORM_GRAD_DY]->data, *x = step->in[BATCHNORM_GRAD_X]->data;
     const float *scale = step->in[BATCHNORM_GRAD_SCALE]->data, *mean = step->in[BATCHNORM_GRAD_MEAN]->data;
     const float *var = step->in[BATCHNORM_GRAD_VAR]->data;
     Scratch s = scratch_take(step, view);
@@ -155,10 +160,11 @@ Status batchnorm_fixed_grad_prepare(PlanContext *context, Error *err)
     if (!all_f32(node))
         return kernel_eval(context, err);
     Layout layout = own_layout(context, BATCHNORM_GRAD_DY);
-    kernel_input(context, BATCHNORM_GRAD_X, layout);
+    DType dtype = kernel_input_dtype(context, BATCHNORM_GRAD_DY);
+    kernel_input_as(context, BATCHNORM_GRAD_X, layout, dtype);
     for (int i = BATCHNORM_GRAD_SCALE; i <= BATCHNORM_GRAD_VAR; i++)
         kernel_input(context, i, LAYOUT_PLAIN);
-    Slot *dx = kernel_output_in_place(context, 0, BATCHNORM_GRAD_DY, layout);
+    Slot *dx = kernel_output_in_place_as(context, 0, BATCHNORM_GRAD_DY, layout, dtype);
     for (int i = 1; i < node->output_count; i++)
         kernel_output(context, i, LAYOUT_PLAIN);
     ChannelView view = own_view(context, dx);
@@ -172,6 +178,7 @@ Status batchnorm_fixed_grad_prepare(PlanContext *context, Error *err)
  */
 
 typedef struct Descriptors {
+    DType dtype;
     dnnl_primitive_desc_t forward, backward;
 } Descriptors;
 
@@ -181,22 +188,22 @@ static void descriptors_release(Descriptors *d)
         dnnl_primitive_desc_destroy(d->forward);
     if (d->backward != NULL)
         dnnl_primitive_desc_destroy(d->backward);
-    *d = (Descriptors){0};
+    d->forward = d->backward = NULL;
 }
 
 /* Both directions, in the plan's family; both NULL when the library has only a reference for one of them. Forward and
  * gradient ask alike, so they agree. */
-static Status describe(PlanContext *context, const Type *x, bool relu, Descriptors *d, Error *err)
+static Status describe_as(PlanContext *context, DType dtype, const Type *x, bool relu, Descriptors *d, Error *err)
 {
     dnnl_engine_t engine = context->dnnl->engine;
     const_dnnl_primitive_attr_t attr = context->dnnl->user_scratchpad;
     float epsilon = node_float(context->node, "epsilon", 1e-5f);
     unsigned flags = (unsigned)dnnl_use_scale | (unsigned)dnnl_use_shift | (relu ? (unsigned)dnnl_fuse_norm_relu : 0);
     dnnl_md md = NULL;
-    *d = (Descriptors){0};
+    *d = (Descriptors){.dtype = dtype};
     if (!channel_fits(context, x))
         return STATUS_OK;
-    TRY(channel_md(context, context->family, x->rank, x->dims, &md, err));
+    TRY(channel_md(context, context->family, dtype, x->rank, x->dims, &md, err));
     dnnl_status_t status = dnnl_batch_normalization_forward_primitive_desc_create(
         &d->forward, engine, dnnl_forward_training, md, md, epsilon, flags, attr);
     if (status == dnnl_success)
@@ -206,6 +213,13 @@ static Status describe(PlanContext *context, const Type *x, bool relu, Descripto
     if (status != dnnl_success || dnnl_is_reference(d->forward) || dnnl_is_reference(d->backward))
         descriptors_release(d);
     return STATUS_OK;
+}
+
+static Status describe(PlanContext *context, const Type *x, bool relu, Descriptors *d, Error *err)
+{
+    TRY(describe_as(context, context->compute, x, relu, d, err));
+    return d->forward != NULL || context->compute == DTYPE_F32 ? STATUS_OK
+                                                               : describe_as(context, DTYPE_F32, x, relu, d, err);
 }
 
 /* ---- training, forward ------------------------------------------------------------------------------------------- */
@@ -304,14 +318,14 @@ Status batchnorm_train_prepare(PlanContext *context, Error *err)
     const_dnnl_md workspace = dnnl_query_md(d.forward, dnnl_query_workspace_md, 0);
     for (int i = BATCHNORM_MEAN; i <= BATCHNORM_VAR; i++)
         kernel_input(context, i, LAYOUT_PLAIN);
-    Slot *x = kernel_input(context, BATCHNORM_X, context->family), *mask = NULL;
+    Slot *x = kernel_input_as(context, BATCHNORM_X, context->family, d.dtype), *mask = NULL;
     if (relu)
         mask = node_output(node, BATCHNORM_MASK) != NULL ? kernel_output_md(context, BATCHNORM_MASK, workspace)
                                                          : kernel_temporary(context, workspace);
     DnnlArg args[] = {{DNNL_ARG_SRC, x},
                       {DNNL_ARG_SCALE, kernel_input(context, BATCHNORM_SCALE, LAYOUT_PLAIN)},
                       {DNNL_ARG_SHIFT, kernel_input(context, BATCHNORM_BIAS, LAYOUT_PLAIN)},
-                      {DNNL_ARG_DST, kernel_output(context, BATCHNORM_Y, context->family)},
+                      {DNNL_ARG_DST, kernel_output_as(context, BATCHNORM_Y, context->family, d.dtype)},
                       {DNNL_ARG_MEAN, kernel_output(context, BATCHNORM_SAVED_MEAN, LAYOUT_PLAIN)},
                       {DNNL_ARG_VARIANCE, kernel_output(context, BATCHNORM_SAVED_VAR, LAYOUT_PLAIN)},
                       {DNNL_ARG_WORKSPACE, mask}};
@@ -408,12 +422,13 @@ Status batchnorm_train_grad_prepare(PlanContext *context, Error *err)
         return prepare_own_grad(context, err);
     Slot *scale = kernel_input(context, BATCHNORM_GRAD_SCALE, LAYOUT_PLAIN);
     const_dnnl_md channels = slot_md(scale);
-    DnnlArg args[] = {{DNNL_ARG_SRC, kernel_input(context, BATCHNORM_GRAD_X, context->family)},
-                      {DNNL_ARG_DIFF_DST, kernel_input(context, BATCHNORM_GRAD_DY, context->family)},
+    Layout family = context->family;
+    DnnlArg args[] = {{DNNL_ARG_SRC, kernel_input_as(context, BATCHNORM_GRAD_X, family, d.dtype)},
+                      {DNNL_ARG_DIFF_DST, kernel_input_as(context, BATCHNORM_GRAD_DY, family, d.dtype)},
                       {DNNL_ARG_SCALE, scale},
                       {DNNL_ARG_MEAN, kernel_input(context, BATCHNORM_GRAD_MEAN, LAYOUT_PLAIN)},
                       {DNNL_ARG_VARIANCE, kernel_input(context, BATCHNORM_GRAD_VAR, LAYOUT_PLAIN)},
-                      {DNNL_ARG_DIFF_SRC, kernel_output_in_place(context, 0, BATCHNORM_GRAD_DY, context->family)},
+                      {DNNL_ARG_DIFF_SRC, kernel_output_in_place_as(context, 0, BATCHNORM_GRAD_DY, family, d.dtype)},
                       {DNNL_ARG_DIFF_SCALE, channel_output(context, 1, channels)},
                       {DNNL_ARG_DIFF_SHIFT, channel_output(context, 2, channels)},
                       {0},

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "runtime/ops/vector.h"
+#include "runtime/ops/bf16.h"
 
 enum { LANES = 16 }; /* channels that a loop over channels keeps in registers; at least the block */
 
@@ -13,7 +13,8 @@ bool channel_fits(const PlanContext *context, const Type *type)
            type->rank <= 5 && type_count(type) > 0;
 }
 
-Status channel_md(PlanContext *context, Layout layout, int rank, const int64_t *dims, dnnl_md *md, Error *err)
+Status channel_md(PlanContext *context, Layout layout, DType dtype, int rank, const int64_t *dims, dnnl_md *md,
+                  Error *err)
 {
     static const dnnl_format_tag_t by16[] = {dnnl_nCw16c, dnnl_nChw16c, dnnl_nCdhw16c};
     static const dnnl_format_tag_t by8[] = {dnnl_nCw8c, dnnl_nChw8c, dnnl_nCdhw8c};
@@ -23,12 +24,13 @@ Status channel_md(PlanContext *context, Layout layout, int rank, const int64_t *
                                     : layout == LAYOUT_NHWC ? last
                                     : context->block == 8   ? by8
                                                             : by16;
-    return dnnl_md_tag(md, DTYPE_F32, rank, dims, tags[rank - 3], err);
+    return dnnl_md_tag(md, dtype, rank, dims, tags[rank - 3], err);
 }
 
 ChannelView channel_view(const PlanContext *context, const Slot *slot)
 {
     ChannelView view = {.layout = slot->layout, .batch = slot->dims[0], .channels = slot->dims[1]};
+    view.narrow = slot->dtype == DTYPE_BF16;
     view.block = slot->layout == LAYOUT_BLOCKED ? context->block : 1;
     view.blocks = (view.channels + view.block - 1) / view.block;
     view.spatial = dims_count(slot->rank - 2, slot->dims + 2);
@@ -39,37 +41,40 @@ ChannelView channel_view(const PlanContext *context, const Slot *slot)
 
 typedef struct Job {
     const ChannelView *view;
-    const float *from;
-    float *to;
+    const void *from;
+    void *to;
 } Job;
 
 /* Rows of at most LANES channels that lie `stride` floats apart, added up in float and handed over in double. */
-VECTOR_INLINE void sum_lanes_of(const float *rows, int64_t count, int64_t stride, int64_t lanes, double *total)
+VECTOR_INLINE void sum_lanes_of(const void *rows, bool narrow, int64_t at, int64_t count, int64_t stride, int64_t lanes,
+                                double *total)
 {
     enum { RUN = 512 }; /* rows added in float before the sum moves into a double */
     for (int64_t begin = 0; begin < count; begin += RUN) {
         int64_t end = begin + RUN < count ? begin + RUN : count;
         float sum[LANES] = {0};
-        for (int64_t r = begin; r < end; r++) {
-            const float *row = rows + r * stride;
+        for (int64_t r = begin; r < end; r++)
             for (int64_t i = 0; i < lanes; i++)
-                sum[i] += row[i];
-        }
+                sum[i] += bf16_at(rows, at + r * stride + i, narrow);
         for (int64_t i = 0; i < lanes; i++)
             total[i] += (double)sum[i];
     }
 }
 
-/* A full set of lanes is known to the compiler and stays in registers. */
-VECTOR_INLINE void sum_rows(const float *rows, int64_t count, int64_t stride, int64_t lanes, double *total)
+/* From element `at` on. A full set of lanes is known to the compiler and stays in registers. */
+VECTOR_INLINE void sum_rows(const Job *job, int64_t at, int64_t count, int64_t stride, int64_t lanes, double *total)
 {
-    if (lanes == LANES)
-        sum_lanes_of(rows, count, stride, LANES, total);
+    if (lanes == LANES && job->view->narrow)
+        sum_lanes_of(job->from, true, at, count, stride, LANES, total);
+    else if (lanes == LANES)
+        sum_lanes_of(job->from, false, at, count, stride, LANES, total);
+    else if (job->view->narrow)
+        sum_lanes_of(job->from, true, at, count, stride, lanes, total);
     else
-        sum_lanes_of(rows, count, stride, lanes, total);
+        sum_lanes_of(job->from, false, at, count, stride, lanes, total);
 }
 
-VECTOR_INLINE double sum_run(const float *from, int64_t count)
+VECTOR_INLINE double sum_run_of(const void *from, bool narrow, int64_t at, int64_t count)
 {
     enum { RUN = 4096 };
     double total = 0;
@@ -78,10 +83,15 @@ VECTOR_INLINE double sum_run(const float *from, int64_t count)
         float sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t i = begin; i < end; i++)
-            sum += from[i];
+            sum += bf16_at(from, at + i, narrow);
         total += (double)sum;
     }
     return total;
+}
+
+VECTOR_INLINE double sum_run(const Job *job, int64_t at, int64_t count)
+{
+    return job->view->narrow ? sum_run_of(job->from, true, at, count) : sum_run_of(job->from, false, at, count);
 }
 
 VECTOR_CLONES
@@ -92,8 +102,8 @@ static void sum_plain(int64_t first, int64_t last, void *context) /* over [C] */
     for (int64_t c = first; c < last; c++) {
         double total = 0;
         for (int64_t n = 0; n < v->batch; n++)
-            total += sum_run(job->from + (n * v->channels + c) * v->spatial, v->spatial);
-        job->to[c] = (float)total;
+            total += sum_run(job, (n * v->channels + c) * v->spatial, v->spatial);
+        ((float *)job->to)[c] = (float)total;
     }
 }
 
@@ -110,16 +120,15 @@ static void sum_lanes(int64_t first, int64_t last, void *context)
         int64_t lanes = v->channels - g * width < width ? v->channels - g * width : width;
         if (blocked)
             for (int64_t n = 0; n < v->batch; n++)
-                sum_rows(job->from + (n * v->blocks + g) * v->spatial * v->block, v->spatial, v->block, v->block,
-                         total);
+                sum_rows(job, (n * v->blocks + g) * v->spatial * v->block, v->spatial, v->block, v->block, total);
         else
-            sum_rows(job->from + g * width, v->batch * v->spatial, v->channels, lanes, total);
+            sum_rows(job, g * width, v->batch * v->spatial, v->channels, lanes, total);
         for (int64_t i = 0; i < lanes; i++)
-            job->to[g * width + i] = (float)total[i];
+            ((float *)job->to)[g * width + i] = (float)total[i];
     }
 }
 
-void channel_view_sum(const ChannelView *view, const float *y, float *sum)
+void channel_view_sum(const ChannelView *view, const void *y, float *sum)
 {
     Job job = {view, y, sum};
     if (view->layout == LAYOUT_PLAIN)
@@ -131,16 +140,23 @@ void channel_view_sum(const ChannelView *view, const float *y, float *sum)
 
 /* ---- add ------------------------------------------------------------------------------------------------------- */
 
+VECTOR_INLINE void add_to(const Job *job, int64_t i, float bias)
+{
+    if (job->view->narrow)
+        bf16_put(job->to, i, bf16_at(job->to, i, true) + bias, true);
+    else
+        ((float *)job->to)[i] += bias;
+}
+
 VECTOR_CLONES
 static void add_plain(int64_t first, int64_t last, void *context) /* over [N, C] */
 {
     const Job *job = context;
     const ChannelView *v = job->view;
     for (int64_t nc = first; nc < last; nc++) {
-        float *y = job->to + nc * v->spatial;
-        const float bias = job->from[nc % v->channels];
-        for (int64_t i = 0; i < v->spatial; i++)
-            y[i] += bias;
+        const float bias = ((const float *)job->from)[nc % v->channels];
+        for (int64_t i = nc * v->spatial; i < (nc + 1) * v->spatial; i++)
+            add_to(job, i, bias);
     }
 }
 
@@ -153,12 +169,10 @@ static void add_blocked(int64_t first, int64_t last, void *context) /* over [N, 
         float bias[LANES] = {0};
         int64_t channel = nb % v->blocks * v->block;
         for (int64_t i = 0; i < v->block && channel + i < v->channels; i++)
-            bias[i] = job->from[channel + i];
-        for (int64_t s = 0; s < v->spatial; s++) {
-            float *y = job->to + (nb * v->spatial + s) * v->block;
+            bias[i] = ((const float *)job->from)[channel + i];
+        for (int64_t s = 0; s < v->spatial; s++)
             for (int64_t i = 0; i < v->block; i++)
-                y[i] += bias[i];
-        }
+                add_to(job, (nb * v->spatial + s) * v->block + i, bias[i]);
     }
 }
 
@@ -169,10 +183,10 @@ static void add_nhwc(int64_t first, int64_t last, void *context) /* over [N, S] 
     const ChannelView *v = job->view;
     for (int64_t r = first; r < last; r++)
         for (int64_t c = 0; c < v->channels; c++)
-            job->to[r * v->channels + c] += job->from[c];
+            add_to(job, r * v->channels + c, ((const float *)job->from)[c]);
 }
 
-void channel_view_add(const ChannelView *view, const float *bias, float *y)
+void channel_view_add(const ChannelView *view, const float *bias, void *y)
 {
     Job job = {view, bias, y};
     if (view->layout == LAYOUT_PLAIN)
@@ -192,7 +206,7 @@ static void mean_plain(int64_t first, int64_t last, void *context) /* over [N, C
     const Job *job = context;
     const ChannelView *v = job->view;
     for (int64_t nc = first; nc < last; nc++)
-        job->to[nc] = (float)(sum_run(job->from + nc * v->spatial, v->spatial) / (double)v->spatial);
+        ((float *)job->to)[nc] = (float)(sum_run(job, nc * v->spatial, v->spatial) / (double)v->spatial);
 }
 
 /* Over [N, C/b], or [N, C/LANES] for NHWC. */
@@ -208,15 +222,15 @@ static void mean_lanes(int64_t first, int64_t last, void *context)
         int64_t n = ng / groups, channel = ng % groups * width;
         int64_t lanes = v->channels - channel < width ? v->channels - channel : width;
         if (blocked)
-            sum_rows(job->from + ng * v->spatial * v->block, v->spatial, v->block, v->block, total);
+            sum_rows(job, ng * v->spatial * v->block, v->spatial, v->block, v->block, total);
         else
-            sum_rows(job->from + n * v->spatial * v->channels + channel, v->spatial, v->channels, lanes, total);
+            sum_rows(job, n * v->spatial * v->channels + channel, v->spatial, v->channels, lanes, total);
         for (int64_t i = 0; i < lanes; i++)
-            job->to[n * v->channels + channel + i] = (float)(total[i] / (double)v->spatial);
+            ((float *)job->to)[n * v->channels + channel + i] = (float)(total[i] / (double)v->spatial);
     }
 }
 
-void channel_view_mean(const ChannelView *view, const float *x, float *mean)
+void channel_view_mean(const ChannelView *view, const void *x, float *mean)
 {
     Job job = {view, x, mean};
     int64_t width = view->layout == LAYOUT_BLOCKED ? view->block : LANES;
@@ -232,9 +246,9 @@ static void spread_plain(int64_t first, int64_t last, void *context) /* over [N,
     const Job *job = context;
     const ChannelView *v = job->view;
     for (int64_t nc = first; nc < last; nc++) {
-        const float share = job->from[nc] / (float)v->spatial;
+        const float share = ((const float *)job->from)[nc] / (float)v->spatial;
         for (int64_t s = 0; s < v->spatial; s++)
-            job->to[nc * v->spatial + s] = share;
+            bf16_put(job->to, nc * v->spatial + s, share, v->narrow);
     }
 }
 
@@ -247,9 +261,14 @@ static void spread_blocked(int64_t first, int64_t last, void *context) /* over [
         float share[LANES] = {0};
         int64_t n = nb / v->blocks, channel = nb % v->blocks * v->block;
         for (int64_t i = 0; i < v->block && channel + i < v->channels; i++)
-            share[i] = job->from[n * v->channels + channel + i] / (float)v->spatial;
+            share[i] = ((const float *)job->from)[n * v->channels + channel + i] / (float)v->spatial;
+        uint16_t short_share[LANES];
+        for (int64_t i = 0; i < LANES; i++)
+            short_share[i] = bf16_from_float(share[i]);
+        size_t bytes = (size_t)v->block * (v->narrow ? sizeof *short_share : sizeof *share);
         for (int64_t s = 0; s < v->spatial; s++)
-            memcpy(job->to + (nb * v->spatial + s) * v->block, share, (size_t)v->block * sizeof(float));
+            memcpy((char *)job->to + (size_t)(nb * v->spatial + s) * bytes, v->narrow ? (void *)short_share : share,
+                   bytes);
     }
 }
 
@@ -259,13 +278,13 @@ static void spread_nhwc(int64_t first, int64_t last, void *context) /* over [N, 
     const Job *job = context;
     const ChannelView *v = job->view;
     for (int64_t r = first; r < last; r++) {
-        const float *mean = job->from + r / v->spatial * v->channels;
+        const float *mean = (const float *)job->from + r / v->spatial * v->channels;
         for (int64_t c = 0; c < v->channels; c++)
-            job->to[r * v->channels + c] = mean[c] / (float)v->spatial;
+            bf16_put(job->to, r * v->channels + c, mean[c] / (float)v->spatial, v->narrow);
     }
 }
 
-void channel_view_spread(const ChannelView *view, const float *mean, float *x)
+void channel_view_spread(const ChannelView *view, const float *mean, void *x)
 {
     Job job = {view, mean, x};
     if (view->layout == LAYOUT_PLAIN)

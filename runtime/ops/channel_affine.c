@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "runtime/ops/channel.h"
-#include "runtime/ops/vector.h"
+#include "runtime/ops/bf16.h"
 
 enum { LANES = 16, RUN = 512 }; /* positions added in float before the sum moves into a double */
 
@@ -86,19 +86,19 @@ VECTOR_INLINE void gather(const ChannelView *v, ChannelTerm term, const Unit *un
 
 /* ---- moments -------------------------------------------------------------------------------------------------- */
 
-VECTOR_INLINE void moments_lanes(const Job *job, const Unit *unit, int64_t lanes, const float *p, const float *q,
-                                 double *first, double *second)
+VECTOR_INLINE void moments_lanes(const Job *job, bool narrow, const Unit *unit, int64_t lanes, const float *p,
+                                 const float *q, double *first, double *second)
 {
+    const void *u = job->map.u, *v = job->map.v;
     for (int64_t begin = 0; begin < unit->rows; begin += RUN) {
         int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows;
         float one[LANES] = {0}, two[LANES] = {0};
         for (int64_t r = begin; r < end; r++) {
-            const float *u = job->map.u + unit->base + r * unit->step;
-            const float *v = job->map.v + unit->base + r * unit->step;
+            int64_t at = unit->base + r * unit->step;
             for (int64_t i = 0; i < lanes; i++) {
-                float centred = u[i] - p[i];
+                float centred = bf16_at(u, at + i, narrow) - p[i];
                 one[i] += centred;
-                two[i] += centred * (v[i] - q[i]);
+                two[i] += centred * (bf16_at(v, at + i, narrow) - q[i]);
             }
         }
         for (int64_t i = 0; i < lanes; i++) {
@@ -108,21 +108,34 @@ VECTOR_INLINE void moments_lanes(const Job *job, const Unit *unit, int64_t lanes
     }
 }
 
-VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, float p, float q, double *first, double *second)
+VECTOR_INLINE void moments_plane(const Job *job, bool narrow, const Unit *unit, float p, float q, double *first,
+                                 double *second)
 {
-    const float *u = job->map.u + unit->base, *v = job->map.v + unit->base;
+    const void *u = job->map.u, *v = job->map.v;
+    int64_t base = unit->base;
     for (int64_t begin = 0; begin < unit->rows; begin += (int64_t)RUN * LANES) {
         int64_t end = begin + (int64_t)RUN * LANES < unit->rows ? begin + (int64_t)RUN * LANES : unit->rows;
         float one = 0, two = 0;
 #pragma omp simd reduction(+ : one, two)
         for (int64_t r = begin; r < end; r++) {
-            float centred = u[r] - p;
+            float centred = bf16_at(u, base + r, narrow) - p;
             one += centred;
-            two += centred * (v[r] - q);
+            two += centred * (bf16_at(v, base + r, narrow) - q);
         }
         *first += (double)one;
         *second += (double)two;
     }
+}
+
+VECTOR_INLINE void moments_unit(const Job *job, bool narrow, const Unit *unit, const float *p, const float *q,
+                                double *first, double *second)
+{
+    if (unit->step == 1 && unit->lanes == 1)
+        moments_plane(job, narrow, unit, p[0], q[0], first, second);
+    else if (unit->whole)
+        moments_lanes(job, narrow, unit, LANES, p, q, first, second);
+    else
+        moments_lanes(job, narrow, unit, unit->lanes, p, q, first, second);
 }
 
 VECTOR_CLONES
@@ -136,12 +149,10 @@ static void moments_range(int64_t begin, int64_t end, void *context)
         double first[LANES] = {0}, second[LANES] = {0};
         gather(view, job->map.p, &unit, p);
         gather(view, job->map.q, &unit, q);
-        if (unit.step == 1 && unit.lanes == 1)
-            moments_plane(job, &unit, p[0], q[0], first, second);
-        else if (unit.whole)
-            moments_lanes(job, &unit, LANES, p, q, first, second);
+        if (view->narrow)
+            moments_unit(job, true, &unit, p, q, first, second);
         else
-            moments_lanes(job, &unit, unit.lanes, p, q, first, second);
+            moments_unit(job, false, &unit, p, q, first, second);
         for (int64_t i = 0; i < unit.lanes && unit.channel + i < view->channels; i++) {
             job->first[unit.sample * view->channels + unit.channel + i] = first[i];
             if (job->second != NULL)
@@ -150,7 +161,7 @@ static void moments_range(int64_t begin, int64_t end, void *context)
     }
 }
 
-void channel_moments(const ChannelView *view, const float *u, ChannelTerm p, const float *v, ChannelTerm q,
+void channel_moments(const ChannelView *view, const void *u, ChannelTerm p, const void *v, ChannelTerm q,
                      double *first, double *second)
 {
     Job job = {.view = view, .map = {.u = u, .v = v != NULL ? v : u, .p = p, .q = q}, .first = first, .second = second};
@@ -159,46 +170,61 @@ void channel_moments(const ChannelView *view, const float *u, ChannelTerm p, con
 
 /* ---- affine ------------------------------------------------------------------------------------------------------ */
 
-VECTOR_INLINE void affine_two(const ChannelMap *map, const Unit *unit, int64_t lanes, const Lanes *k)
+VECTOR_INLINE void affine_two(const ChannelMap *map, bool narrow, const Unit *unit, int64_t lanes, const Lanes *k)
 {
+    const void *u = map->u, *v = map->v;
     for (int64_t r = 0; r < unit->rows; r++) {
         int64_t at = unit->base + r * unit->step;
-        const float *u = map->u + at, *v = map->v + at;
-        float *y = map->y + at;
 #pragma omp simd
         for (int64_t i = 0; i < lanes; i++)
-            y[i] = k->a[i] * (u[i] - k->p[i]) + k->b[i] * (v[i] - k->q[i]) + k->c[i];
+            bf16_put(map->y, at + i,
+                     k->a[i] * (bf16_at(u, at + i, narrow) - k->p[i]) +
+                         k->b[i] * (bf16_at(v, at + i, narrow) - k->q[i]) + k->c[i],
+                     narrow);
     }
 }
 
-VECTOR_INLINE void affine_one(const ChannelMap *map, const Unit *unit, int64_t lanes, const Lanes *k)
+VECTOR_INLINE void affine_one(const ChannelMap *map, bool narrow, const Unit *unit, int64_t lanes, const Lanes *k)
 {
+    const void *u = map->u;
     for (int64_t r = 0; r < unit->rows; r++) {
         int64_t at = unit->base + r * unit->step;
-        const float *u = map->u + at;
-        float *y = map->y + at;
 #pragma omp simd
         for (int64_t i = 0; i < lanes; i++)
-            y[i] = k->a[i] * (u[i] - k->p[i]) + k->c[i];
+            bf16_put(map->y, at + i, k->a[i] * (bf16_at(u, at + i, narrow) - k->p[i]) + k->c[i], narrow);
     }
 }
 
 /* One channel, contiguous. */
-VECTOR_INLINE void affine_plane(const ChannelMap *map, const Unit *unit, const Lanes *k)
+VECTOR_INLINE void affine_plane(const ChannelMap *map, bool narrow, const Unit *unit, const Lanes *k)
 {
     const float a = k->a[0], p = k->p[0], b = k->b[0], q = k->q[0], c = k->c[0];
-    const float *u = map->u + unit->base;
-    float *y = map->y + unit->base;
-    if (map->v == NULL) {
+    const void *u = map->u, *v = map->v;
+    int64_t base = unit->base;
+    if (v == NULL) {
 #pragma omp simd
         for (int64_t r = 0; r < unit->rows; r++)
-            y[r] = a * (u[r] - p) + c;
+            bf16_put(map->y, base + r, a * (bf16_at(u, base + r, narrow) - p) + c, narrow);
         return;
     }
-    const float *v = map->v + unit->base;
 #pragma omp simd
     for (int64_t r = 0; r < unit->rows; r++)
-        y[r] = a * (u[r] - p) + b * (v[r] - q) + c;
+        bf16_put(map->y, base + r,
+                 a * (bf16_at(u, base + r, narrow) - p) + b * (bf16_at(v, base + r, narrow) - q) + c, narrow);
+}
+
+VECTOR_INLINE void affine_unit(const ChannelMap *map, bool narrow, const Unit *unit, const Lanes *k)
+{
+    if (unit->step == 1 && unit->lanes == 1)
+        affine_plane(map, narrow, unit, k);
+    else if (map->v == NULL && unit->whole)
+        affine_one(map, narrow, unit, LANES, k);
+    else if (map->v == NULL)
+        affine_one(map, narrow, unit, unit->lanes, k);
+    else if (unit->whole)
+        affine_two(map, narrow, unit, LANES, k);
+    else
+        affine_two(map, narrow, unit, unit->lanes, k);
 }
 
 VECTOR_CLONES
@@ -214,16 +240,10 @@ static void affine_range(int64_t begin, int64_t end, void *context)
         gather(job->view, map->b, &unit, k.b);
         gather(job->view, map->q, &unit, k.q);
         gather(job->view, map->c, &unit, k.c);
-        if (unit.step == 1 && unit.lanes == 1)
-            affine_plane(map, &unit, &k);
-        else if (map->v == NULL && unit.whole)
-            affine_one(map, &unit, LANES, &k);
-        else if (map->v == NULL)
-            affine_one(map, &unit, unit.lanes, &k);
-        else if (unit.whole)
-            affine_two(map, &unit, LANES, &k);
+        if (job->view->narrow)
+            affine_unit(map, true, &unit, &k);
         else
-            affine_two(map, &unit, unit.lanes, &k);
+            affine_unit(map, false, &unit, &k);
     }
 }
 

@@ -4,7 +4,9 @@
  * wins, a reference implementation only when nothing else exists. The first convolution of a net (at most four
  * channels) reads its image plain. Backward primitives get the forward's activation layouts and choose only their
  * weights': what the library would choose itself there costs hidden reorders. A parameter's home is the forward's
- * weight layout. ConvTranspose is a convolution's backward-data primitive with its own bias loop. */
+ * weight layout. In a bf16 plan the same is tried in bf16 first and taken where code is generated for it; weights are
+ * then reordered from their f32 home at every step, and their gradients come out in f32, in the layout that is their
+ * home. ConvTranspose is a convolution's backward-data primitive with its own bias loop. */
 #include "runtime/ops/conv.h"
 
 #include <string.h>
@@ -21,19 +23,20 @@ typedef struct Attempt {
     bool bias; /* forward: a bias is added; weights: its gradient is wanted */
     dnnl_prop_kind_t kind;
     const_dnnl_primitive_attr_t attr;
+    DType dtype;
     Layout x, y;
     dnnl_primitive_desc_t descriptor;
 } Attempt;
 
 typedef struct Descriptors {
-    dnnl_md x, y, w, bias;
+    dnnl_md x, y, w, dw, bias;
     dnnl_dims_t stride, dilation, begin, end;
 } Descriptors;
 
 static void descriptors_release(Descriptors *d)
 {
-    dnnl_md mds[] = {d->x, d->y, d->w, d->bias};
-    for (int i = 0; i < 4; i++)
+    dnnl_md mds[] = {d->x, d->y, d->w, d->dw, d->bias};
+    for (int i = 0; i < 5; i++)
         if (mds[i] != NULL)
             dnnl_memory_desc_destroy(mds[i]);
 }
@@ -44,6 +47,7 @@ static Status descriptors_make(const Attempt *attempt, Descriptors *d, Error *er
     const Window *window = &shape->window;
     int64_t x[RANK_MAX], y[RANK_MAX], w[RANK_MAX], grouped[RANK_MAX];
     int rank = window->rank + 2;
+    bool groups = shape->groups > 1;
     memset(d, 0, sizeof *d);
     conv_shape_x(shape, x);
     conv_shape_y(shape, y);
@@ -51,12 +55,10 @@ static Status descriptors_make(const Attempt *attempt, Descriptors *d, Error *er
     grouped[0] = shape->groups;
     grouped[1] = w[0] / shape->groups;
     memcpy(grouped + 2, w + 1, (size_t)(rank - 1) * sizeof w[0]);
-    TRY(channel_md(attempt->context, attempt->x, rank, x, &d->x, err));
-    TRY(channel_md(attempt->context, attempt->y, rank, y, &d->y, err));
-    if (shape->groups > 1)
-        TRY(dnnl_md_tag(&d->w, DTYPE_F32, rank + 1, grouped, dnnl_format_tag_any, err));
-    else
-        TRY(dnnl_md_tag(&d->w, DTYPE_F32, rank, w, dnnl_format_tag_any, err));
+    TRY(channel_md(attempt->context, attempt->x, attempt->dtype, rank, x, &d->x, err));
+    TRY(channel_md(attempt->context, attempt->y, attempt->dtype, rank, y, &d->y, err));
+    TRY(dnnl_md_tag(&d->w, attempt->dtype, rank + groups, groups ? grouped : w, dnnl_format_tag_any, err));
+    TRY(dnnl_md_tag(&d->dw, DTYPE_F32, rank + groups, groups ? grouped : w, dnnl_format_tag_any, err));
     if (attempt->bias)
         TRY(dnnl_md_plain(&d->bias, DTYPE_F32, 1, &shape->out_channels, err));
     for (int i = 0; i < window->rank; i++) {
@@ -91,7 +93,7 @@ static void describe(Attempt *attempt, const Descriptors *d)
             d->end, forward, user);
     else
         status = dnnl_convolution_backward_weights_primitive_desc_create(
-            &attempt->descriptor, engine, dnnl_convolution_direct, d->x, d->w, d->bias, d->y, d->stride, d->dilation,
+            &attempt->descriptor, engine, dnnl_convolution_direct, d->x, d->dw, d->bias, d->y, d->stride, d->dilation,
             d->begin, d->end, forward, user);
     dnnl_primitive_desc_destroy(forward);
     if (status != dnnl_success)
@@ -106,12 +108,25 @@ static int grade(dnnl_primitive_desc_t descriptor)
     return strstr(dnnl_implementation(descriptor), "gemm") != NULL ? 1 : 0;
 }
 
+/* Backward kernels of depthwise convolutions in bf16 gave wrong sums before 3.4.2 in some shapes; until then they run
+ * in f32, or in our own loops. */
+static bool bf16_trusted(const Attempt *attempt)
+{
+    bool depthwise = attempt->shape->groups > 1 && attempt->shape->groups == attempt->shape->in_channels;
+    return attempt->direction == DIRECTION_FORWARD || !depthwise || DNNL_VERSION_MAJOR > 3 ||
+           (DNNL_VERSION_MAJOR == 3 && DNNL_VERSION_MINOR >= 5);
+}
+
 /* The library has generated code for the family's layout. */
 static Status generated_in_family(const Attempt *wanted, bool *generated, Error *err)
 {
     Attempt attempt = *wanted;
     Descriptors d;
     attempt.x = attempt.y = attempt.context->family;
+    attempt.dtype = attempt.context->compute;
+    *generated = false;
+    if (attempt.dtype == DTYPE_BF16 && !bf16_trusted(&attempt))
+        return STATUS_OK;
     Status status = descriptors_make(&attempt, &d, err);
     if (status == STATUS_OK)
         describe(&attempt, &d);
@@ -123,7 +138,7 @@ static Status generated_in_family(const Attempt *wanted, bool *generated, Error 
 }
 
 /* Tries the layouts in order of preference and keeps the best grade; descriptor NULL: the library cannot do it. */
-static Status choose(Attempt *attempt, Error *err)
+static Status choose_layouts(Attempt *attempt, int *grade_of_best, Error *err)
 {
     Layout family = attempt->context->family;
     bool image = attempt->shape->in_channels <= 4 && attempt->shape->groups == 1;
@@ -152,7 +167,26 @@ static Status choose(Attempt *attempt, Error *err)
             dnnl_primitive_desc_destroy(worse);
     }
     *attempt = best;
+    *grade_of_best = best_grade;
     return STATUS_OK;
+}
+
+/* In the plan's precision when code is generated for it, else in f32. */
+static Status choose(Attempt *attempt, Error *err)
+{
+    int found = 3;
+    const Attempt wanted = *attempt;
+    attempt->dtype = attempt->context->compute;
+    if (attempt->dtype == DTYPE_BF16 && bf16_trusted(attempt)) {
+        TRY(choose_layouts(attempt, &found, err));
+        if (found == 0)
+            return STATUS_OK;
+        if (attempt->descriptor != NULL)
+            dnnl_primitive_desc_destroy(attempt->descriptor);
+    }
+    *attempt = wanted;
+    attempt->dtype = DTYPE_F32;
+    return choose_layouts(attempt, &found, err);
 }
 
 static Status attempt_make(PlanContext *context, ConvShape *shape, Direction direction, bool bias, Attempt *attempt,
@@ -163,6 +197,7 @@ static Status attempt_make(PlanContext *context, ConvShape *shape, Direction dir
                          .shape = shape,
                          .direction = direction,
                          .bias = bias,
+                         .dtype = DTYPE_F32,
                          .kind = context->training ? dnnl_forward_training : dnnl_forward_inference,
                          .attr = context->dnnl->user_scratchpad};
     if (direction != DIRECTION_FORWARD)
@@ -180,6 +215,47 @@ static bool fits(const PlanContext *context)
            channel_fits(context, &context->node->outputs[0]->type);
 }
 
+/* The layout in which the gradient of the weights comes out: where they live when the forward reads them in bf16. NULL:
+ * the library has no such gradient. */
+static Status weight_home(const Attempt *forward, dnnl_md *home, Error *err)
+{
+    Attempt attempt = *forward;
+    Descriptors d;
+    *home = NULL;
+    attempt.direction = DIRECTION_WEIGHTS;
+    attempt.bias = false;
+    attempt.kind = dnnl_forward_training;
+    attempt.attr = forward->context->dnnl->user_scratchpad;
+    Status status = descriptors_make(&attempt, &d, err);
+    if (status == STATUS_OK)
+        describe(&attempt, &d);
+    descriptors_release(&d);
+    if (status != STATUS_OK || attempt.descriptor == NULL)
+        return status;
+    status = dnnl_fail(
+        err, dnnl_memory_desc_clone(home, dnnl_query_md(attempt.descriptor, dnnl_query_diff_weights_md, 0)),
+        "the layout of weights");
+    dnnl_primitive_desc_destroy(attempt.descriptor);
+    return status;
+}
+
+/* The weights of a forward or backward-data primitive, input 1, in the layout and precision it wants. */
+static Status weight_slot(const Attempt *attempt, Slot **slot, Error *err)
+{
+    const_dnnl_md wanted = dnnl_query_md(attempt->descriptor, dnnl_query_weights_md, 0);
+    dnnl_md home = NULL;
+    if (attempt->dtype == DTYPE_F32) {
+        *slot = kernel_weight(attempt->context, 1, wanted);
+        return STATUS_OK;
+    }
+    if (attempt->context->node->inputs[1]->role == ROLE_PARAMETER)
+        TRY(weight_home(attempt, &home, err));
+    *slot = kernel_weight_from(attempt->context, 1, wanted, home);
+    if (home != NULL)
+        dnnl_memory_desc_destroy(home);
+    return STATUS_OK;
+}
+
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
 Status conv_prepare(PlanContext *context, Error *err)
@@ -193,11 +269,12 @@ Status conv_prepare(PlanContext *context, Error *err)
     TRY(choose(&attempt, err));
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
-    DnnlArg args[4] = {
-        {DNNL_ARG_SRC, kernel_input(context, 0, attempt.x)},
-        {DNNL_ARG_WEIGHTS, kernel_weight(context, 1, dnnl_query_md(attempt.descriptor, dnnl_query_weights_md, 0))},
-        {DNNL_ARG_DST, kernel_output(context, 0, attempt.y)},
-        {DNNL_ARG_BIAS, kernel_input(context, 2, LAYOUT_PLAIN)}};
+    Slot *weights = NULL;
+    TRY(weight_slot(&attempt, &weights, err));
+    DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_input_as(context, 0, attempt.x, attempt.dtype)},
+                       {DNNL_ARG_WEIGHTS, weights},
+                       {DNNL_ARG_DST, kernel_output_as(context, 0, attempt.y, attempt.dtype)},
+                       {DNNL_ARG_BIAS, kernel_input(context, 2, LAYOUT_PLAIN)}};
     return kernel_primitive(context, attempt.descriptor, args, bias ? 4 : 3, err);
 }
 
@@ -281,10 +358,12 @@ Status fused_conv_prepare(PlanContext *context, Error *err)
     TRY(status);
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
-    const_dnnl_md weights = dnnl_query_md(attempt.descriptor, dnnl_query_weights_md, 0);
-    Slot *y = residual ? kernel_output_in_place(context, 0, 3, attempt.y) : kernel_output(context, 0, attempt.y);
-    DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_input(context, 0, attempt.x)},
-                       {DNNL_ARG_WEIGHTS, kernel_weight(context, 1, weights)},
+    Slot *weights = NULL;
+    TRY(weight_slot(&attempt, &weights, err));
+    Slot *y = residual ? kernel_output_in_place_as(context, 0, 3, attempt.y, attempt.dtype)
+                       : kernel_output_as(context, 0, attempt.y, attempt.dtype);
+    DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_input_as(context, 0, attempt.x, attempt.dtype)},
+                       {DNNL_ARG_WEIGHTS, weights},
                        {DNNL_ARG_DST, y},
                        {DNNL_ARG_BIAS, kernel_input(context, 2, LAYOUT_PLAIN)}};
     if (!residual)
@@ -300,12 +379,14 @@ Status fused_conv_prepare(PlanContext *context, Error *err)
  */
 
 /* The arguments of a backward-data primitive: input 0 is the gradient of y, output 0 that of x. */
-static void input_args(PlanContext *context, const Attempt *attempt, DnnlArg args[3])
+static Status input_args(PlanContext *context, const Attempt *attempt, DnnlArg args[3], Error *err)
 {
-    const_dnnl_md weights = dnnl_query_md(attempt->descriptor, dnnl_query_weights_md, 0);
-    args[0] = (DnnlArg){DNNL_ARG_DIFF_DST, kernel_input(context, 0, attempt->y)};
-    args[1] = (DnnlArg){DNNL_ARG_WEIGHTS, kernel_weight(context, 1, weights)};
-    args[2] = (DnnlArg){DNNL_ARG_DIFF_SRC, kernel_output(context, 0, attempt->x)};
+    Slot *weights = NULL;
+    TRY(weight_slot(attempt, &weights, err));
+    args[0] = (DnnlArg){DNNL_ARG_DIFF_DST, kernel_input_as(context, 0, attempt->y, attempt->dtype)};
+    args[1] = (DnnlArg){DNNL_ARG_WEIGHTS, weights};
+    args[2] = (DnnlArg){DNNL_ARG_DIFF_SRC, kernel_output_as(context, 0, attempt->x, attempt->dtype)};
+    return STATUS_OK;
 }
 
 Status conv_grad_input_prepare(PlanContext *context, Error *err)
@@ -319,7 +400,7 @@ Status conv_grad_input_prepare(PlanContext *context, Error *err)
     TRY(choose(&attempt, err));
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
-    input_args(context, &attempt, args);
+    TRY(input_args(context, &attempt, args, err));
     return kernel_primitive(context, attempt.descriptor, args, 3, err);
 }
 
@@ -342,7 +423,7 @@ Status conv_transpose_prepare(PlanContext *context, Error *err)
     TRY(choose(&attempt, err));
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
-    input_args(context, &attempt, args);
+    TRY(input_args(context, &attempt, args, err));
     if (kernel_input(context, 2, LAYOUT_PLAIN) == NULL)
         return kernel_primitive(context, attempt.descriptor, args, 3, err);
     CallState *state = kernel_state(context, sizeof *state);
@@ -374,8 +455,8 @@ Status conv_grad_weight_prepare(PlanContext *context, Error *err)
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
     const_dnnl_md weights = dnnl_query_md(attempt.descriptor, dnnl_query_diff_weights_md, 0);
-    DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_input(context, 0, attempt.x)},
-                       {DNNL_ARG_DIFF_DST, kernel_input(context, 1, attempt.y)},
+    DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_input_as(context, 0, attempt.x, attempt.dtype)},
+                       {DNNL_ARG_DIFF_DST, kernel_input_as(context, 1, attempt.y, attempt.dtype)},
                        {DNNL_ARG_DIFF_WEIGHTS, kernel_output_md(context, 0, weights)}};
     if (bias)
         args[3] = (DnnlArg){DNNL_ARG_DIFF_BIAS, kernel_output(context, 1, LAYOUT_PLAIN)};
@@ -396,9 +477,8 @@ Status channel_sum_prepare(PlanContext *context, Error *err)
 {
     if (!channel_fits(context, &context->node->inputs[0]->type))
         return kernel_eval(context, err);
-    Slot *y = kernel_input_any(context, 0);
-    if (y->layout == LAYOUT_OPAQUE)
-        y = kernel_input(context, 0, LAYOUT_PLAIN);
+    Layout layout = kernel_input_layout(context, 0);
+    Slot *y = kernel_input_as(context, 0, layout == LAYOUT_OPAQUE ? LAYOUT_PLAIN : layout, DTYPE_UNDEFINED);
     ChannelView *view = kernel_state(context, sizeof *view);
     *view = channel_view(context, y);
     kernel_output(context, 0, LAYOUT_PLAIN);

@@ -3,12 +3,12 @@
  *     dw[c, kh, kw] = sum over n, oh, ow of  x[n, c, oh*stride - begin + kh*dilation, ow*... + kw*...] * dy[n, c, oh,
  * ow] One block of channels is one vector. A unit of work is one block and one kernel row, so nothing is shared; its
  * sums stay in registers along a row of the image, and move into doubles after each sample. The result lies as the
- * forward convolution's weights do (Goihw16g, Goihw8g): [C/b, kh, kw, b]. */
+ * forward convolution's weights do (Goihw16g, Goihw8g): [C/b, kh, kw, b], in f32 also when x and dy are bf16. */
 #include <string.h>
 
+#include "runtime/ops/bf16.h"
 #include "runtime/ops/channel.h"
 #include "runtime/ops/conv.h"
-#include "runtime/ops/vector.h"
 
 enum { TAPS = 9, WIDEST = 16 }; /* kernel elements along a row; channels a block */
 
@@ -16,12 +16,13 @@ typedef struct DepthwiseState {
     int64_t batch, blocks;
     int64_t in[2], out[2], kernel[2], stride[2], dilation[2], begin[2]; /* rows, columns */
     int block;
+    bool narrow;   /* x and dy are bf16 */
     ChannelView y; /* for the gradient of the bias */
 } DepthwiseState;
 
 typedef struct Job {
     const DepthwiseState *state;
-    const float *x, *dy;
+    const void *x, *dy;
     float *dw;
 } Job;
 
@@ -36,31 +37,38 @@ static void interior(const DepthwiseState *s, int64_t *first, int64_t *last)
 }
 
 /* An output at the border of a row: each tap on its own. */
-VECTOR_INLINE void border_output(const DepthwiseState *s, const float *x, const float *dy, int64_t o, int64_t lanes,
-                                 float *sums)
+VECTOR_INLINE void border_output(const DepthwiseState *s, bool narrow, const void *x, const void *dy, int64_t o,
+                                 int64_t lanes, float *sums)
 {
     for (int64_t k = 0; k < s->kernel[1]; k++) {
         int64_t i = o * s->stride[1] - s->begin[1] + k * s->dilation[1];
         if (i < 0 || i >= s->in[1])
             continue;
         for (int64_t lane = 0; lane < lanes; lane++)
-            sums[k * lanes + lane] += x[i * lanes + lane] * dy[o * lanes + lane];
+            sums[k * lanes + lane] +=
+                bf16_at(x, i * lanes + lane, narrow) * bf16_at(dy, o * lanes + lane, narrow);
     }
 }
 
 /* sums[k] += x[first tap + k*dilation] * dy over the interior of a row; `taps` and `lanes` are known to the compiler,
  * so that the sums are registers. */
+#define VECTOR_AT(from, at)                                                                                            \
+    (narrow ? (Vector)(__builtin_convertvector(*(const Halves *)((const uint16_t *)(from) + (at)), Words) << 16)       \
+            : *(const Vector *)((const float *)(from) + (at)))
+
 #define ROW_BODY(taps, lanes)                                                                                          \
     do {                                                                                                               \
         typedef float Vector __attribute__((vector_size(lanes * sizeof(float)), aligned(4), may_alias));               \
+        typedef uint32_t Words __attribute__((vector_size(lanes * sizeof(uint32_t))));                                 \
+        typedef uint16_t Halves __attribute__((vector_size(lanes * sizeof(uint16_t)), aligned(2), may_alias));         \
         Vector sum[taps];                                                                                              \
         for (int k = 0; k < taps; k++)                                                                                 \
             sum[k] = *(const Vector *)(sums + k * lanes);                                                              \
         for (int64_t o = first; o < last; o++) {                                                                       \
-            const Vector gradient = *(const Vector *)(dy + o * lanes);                                                 \
-            const float *from = x + (o * s->stride[1] - s->begin[1]) * lanes;                                          \
+            const Vector gradient = VECTOR_AT(dy, o * lanes);                                                          \
+            int64_t from = (o * s->stride[1] - s->begin[1]) * lanes;                                                   \
             for (int k = 0; k < taps; k++)                                                                             \
-                sum[k] += *(const Vector *)(from + k * s->dilation[1] * lanes) * gradient;                             \
+                sum[k] += VECTOR_AT(x, from + k * s->dilation[1] * lanes) * gradient;                                  \
         }                                                                                                              \
         for (int k = 0; k < taps; k++)                                                                                 \
             *(Vector *)(sums + k * lanes) = sum[k];                                                                    \
@@ -82,11 +90,11 @@ VECTOR_INLINE void border_output(const DepthwiseState *s, const float *x, const 
         break;                                                                                                         \
     default:                                                                                                           \
         for (int64_t o = first; o < last; o++)                                                                         \
-            border_output(s, x, dy, o, lanes, sums);                                                                   \
+            border_output(s, narrow, x, dy, o, lanes, sums);                                                           \
     }
 
-VECTOR_INLINE void row_interior(const DepthwiseState *s, const float *x, const float *dy, int64_t first, int64_t last,
-                                float *sums)
+VECTOR_INLINE void row_interior(const DepthwiseState *s, bool narrow, const void *x, const void *dy, int64_t first,
+                                int64_t last, float *sums)
 {
     if (s->block == 16)
         ROW_OF_LANES(16)
@@ -95,21 +103,21 @@ VECTOR_INLINE void row_interior(const DepthwiseState *s, const float *x, const f
 }
 
 /* One sample's part of one kernel row. x and dy: the block's planes. */
-VECTOR_INLINE void sample_rows(const DepthwiseState *s, const float *x, const float *dy, int64_t kernel_row,
+VECTOR_INLINE void sample_rows(const DepthwiseState *s, bool narrow, const char *x, const char *dy, int64_t kernel_row,
                                float *sums)
 {
-    int64_t lanes = s->block, first = 0, last = 0;
+    int64_t lanes = s->block, first = 0, last = 0, row_bytes = lanes * (narrow ? 2 : 4);
     interior(s, &first, &last);
     for (int64_t o = 0; o < s->out[0]; o++) {
         int64_t i = o * s->stride[0] - s->begin[0] + kernel_row * s->dilation[0];
         if (i < 0 || i >= s->in[0])
             continue;
-        const float *x_row = x + i * s->in[1] * lanes, *dy_row = dy + o * s->out[1] * lanes;
+        const char *x_row = x + i * s->in[1] * row_bytes, *dy_row = dy + o * s->out[1] * row_bytes;
         for (int64_t border = 0; border < first; border++)
-            border_output(s, x_row, dy_row, border, lanes, sums);
-        row_interior(s, x_row, dy_row, first, last, sums);
+            border_output(s, narrow, x_row, dy_row, border, lanes, sums);
+        row_interior(s, narrow, x_row, dy_row, first, last, sums);
         for (int64_t border = last; border < s->out[1]; border++)
-            border_output(s, x_row, dy_row, border, lanes, sums);
+            border_output(s, narrow, x_row, dy_row, border, lanes, sums);
     }
 }
 
@@ -118,7 +126,8 @@ static void kernel_rows(int64_t begin, int64_t end, void *context) /* over [C/b,
 {
     const Job *job = context;
     const DepthwiseState *s = job->state;
-    int64_t x_plane = s->in[0] * s->in[1] * s->block, y_plane = s->out[0] * s->out[1] * s->block;
+    int64_t size = s->narrow ? 2 : 4;
+    int64_t x_plane = s->in[0] * s->in[1] * s->block * size, y_plane = s->out[0] * s->out[1] * s->block * size;
     int64_t elements = s->kernel[1] * s->block;
     for (int64_t unit = begin; unit < end; unit++) {
         int64_t block = unit / s->kernel[0];
@@ -126,7 +135,11 @@ static void kernel_rows(int64_t begin, int64_t end, void *context) /* over [C/b,
         for (int64_t n = 0; n < s->batch; n++) {
             int64_t plane = n * s->blocks + block;
             float sums[TAPS * WIDEST] = {0};
-            sample_rows(s, job->x + plane * x_plane, job->dy + plane * y_plane, unit % s->kernel[0], sums);
+            const char *x = (const char *)job->x + plane * x_plane, *dy = (const char *)job->dy + plane * y_plane;
+            if (s->narrow)
+                sample_rows(s, true, x, dy, unit % s->kernel[0], sums);
+            else
+                sample_rows(s, false, x, dy, unit % s->kernel[0], sums);
             for (int64_t i = 0; i < elements; i++)
                 total[i] += (double)sums[i];
         }
@@ -174,8 +187,9 @@ Status depthwise_weight_prepare(PlanContext *context, const ConvShape *shape, Er
         planned.begin[i] = axis < 0 ? 0 : w->begin[axis];
     }
     TRY(dnnl_md_tag(&md, DTYPE_F32, w->rank + 3, grouped, tag, err));
-    kernel_input(context, 0, LAYOUT_BLOCKED);
-    planned.y = channel_view(context, kernel_input(context, 1, LAYOUT_BLOCKED));
+    kernel_input_as(context, 0, LAYOUT_BLOCKED, context->compute);
+    planned.y = channel_view(context, kernel_input_as(context, 1, LAYOUT_BLOCKED, context->compute));
+    planned.narrow = context->compute == DTYPE_BF16;
     kernel_output_md(context, 0, md);
     dnnl_memory_desc_destroy(md);
     if (node_output(context->node, 1) != NULL)

@@ -3,10 +3,13 @@
  *
  * A kernel sees only dense runs. Physical shapes (blocked tensors have one dim more) are merged to few dims; operands
  * that repeat are laid out in a chunk-sized buffer once per row of the output, so one loop a formula serves every kind
- * of broadcasting at the speed of the dense one. */
+ * of broadcasting at the speed of the dense one. bf16 operands are widened into such buffers, a bf16 result is
+ * narrowed from one: kernels see floats only. */
 #include "runtime/ops/elementwise.h"
 
 #include <string.h>
+
+#include "runtime/ops/bf16.h"
 
 /* ---- eval ------------------------------------------------------------------------------------------------ */
 
@@ -183,10 +186,16 @@ typedef enum Walk {
     WALK_REPEAT  /* each element as often as the last dim is long */
 } Walk;
 
+typedef enum Kind {
+    KIND_F32,
+    KIND_BOOL, /* bytes to be read as 0 and 1 */
+    KIND_BF16
+} Kind;
+
 typedef struct Operand {
     int input; /* index into step->in; -1: `value` itself */
     float value;
-    bool is_bool; /* bytes to be read as 0 and 1 */
+    Kind kind;
     Walk walk;
     int64_t strides[DIMS_MAX]; /* of the outer dims */
 } Operand;
@@ -204,7 +213,7 @@ typedef struct Job {
     int part_count;
     int count;
     Operand operands[ELEMENTWISE_INPUTS];
-    bool bool_out;
+    Kind out;
     int outer_rank;
     int64_t outer[DIMS_MAX]; /* dims that are walked row by row */
     int64_t inner;           /* last dim */
@@ -290,21 +299,23 @@ typedef struct Buffers {
     _Alignas(64) float result[FUSED_PARTS][CHUNK];
 } Buffers;
 
-static float element(const void *data, bool is_bool, int64_t i)
+static float element(const void *data, Kind kind, int64_t i)
 {
-    return is_bool ? (float)(((const uint8_t *)data)[i] != 0) : ((const float *)data)[i];
+    if (kind == KIND_BOOL)
+        return (float)(((const uint8_t *)data)[i] != 0);
+    return bf16_at(data, i, kind == KIND_BF16);
 }
 
 /* What stays the same for a whole row. `n`: elements of its first chunk. */
 static void fill_row(const Job *job, const Operand *o, const void *data, int64_t base, int64_t n, float *buffer)
 {
     if (o->walk == WALK_SCALAR) {
-        float value = data == NULL ? o->value : element(data, o->is_bool, base);
+        float value = data == NULL ? o->value : element(data, o->kind, base);
         for (int64_t i = 0; i < n; i++)
             buffer[i] = value;
     } else if (o->walk == WALK_TILE) {
         for (int64_t i = 0; i < job->inner; i++)
-            buffer[i] = element(data, o->is_bool, base + i);
+            buffer[i] = element(data, o->kind, base + i);
         for (int64_t i = job->inner; i < n; i++)
             buffer[i] = buffer[i - job->inner];
     }
@@ -314,14 +325,14 @@ static void fill_row(const Job *job, const Operand *o, const void *data, int64_t
 static const float *fill_chunk(const Job *job, const Operand *o, const void *data, int64_t base, int64_t begin,
                                int64_t n, float *buffer)
 {
-    if (o->walk == WALK_DENSE && !o->is_bool)
-        return (const float *)data + base + begin;
+    if (o->walk == WALK_DENSE && o->kind != KIND_BOOL)
+        return bf16_read(data, o->kind == KIND_BF16, base + begin, n, buffer);
     if (o->walk == WALK_DENSE)
         for (int64_t i = 0; i < n; i++)
-            buffer[i] = element(data, true, base + begin + i);
+            buffer[i] = element(data, KIND_BOOL, base + begin + i);
     if (o->walk == WALK_REPEAT)
         for (int64_t i = 0; i < n; i += job->inner) {
-            float value = element(data, o->is_bool, base + (begin + i) / job->inner);
+            float value = element(data, o->kind, base + (begin + i) / job->inner);
             for (int64_t k = 0; k < job->inner; k++)
                 buffer[i + k] = value;
         }
@@ -372,14 +383,16 @@ static void run_units(int64_t begin, int64_t end, void *context)
         }
         filled = row;
         int64_t to = row * job->row + at;
-        if (!job->bool_out) {
+        if (job->out == KIND_F32) {
             run_parts(job, in, (float *)step->out[0]->data + to, n, &buffers);
             continue;
         }
-        float *truth = buffers.result[FUSED_PARTS - 1];
-        run_parts(job, in, truth, n, &buffers);
-        for (int64_t i = 0; i < n; i++)
-            ((uint8_t *)step->out[0]->data)[to + i] = truth[i] != 0;
+        float *result = buffers.result[FUSED_PARTS - 1];
+        run_parts(job, in, result, n, &buffers);
+        if (job->out == KIND_BF16)
+            bf16_narrow(result, (uint16_t *)step->out[0]->data + to, n);
+        for (int64_t i = 0; i < n && job->out == KIND_BOOL; i++)
+            ((uint8_t *)step->out[0]->data)[to + i] = result[i] != 0;
     }
 }
 
@@ -406,7 +419,7 @@ static bool collect(const Node *node, int inputs, Operand *operands, int *count)
         DType dtype = node->inputs[i]->type.dtype;
         if (*count == ELEMENTWISE_INPUTS || (dtype != DTYPE_F32 && dtype != DTYPE_BOOL))
             return false;
-        operands[(*count)++] = (Operand){.input = i, .is_bool = dtype == DTYPE_BOOL};
+        operands[(*count)++] = (Operand){.input = i, .kind = dtype == DTYPE_BOOL ? KIND_BOOL : KIND_F32};
     }
     return *count > 0;
 }
@@ -416,14 +429,33 @@ static bool same_type(const Type *a, const Type *b)
     return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->dims, b->dims, sizeof a->dims) == 0;
 }
 
+/* Results follow what they are computed from, as layouts do: bf16 when every operand of the result's shape is. */
+static DType result_dtype(PlanContext *context, const Job *job)
+{
+    const Node *node = context->node;
+    const Type *type = &node->outputs[0]->type;
+    bool found = false;
+    if (type->dtype != DTYPE_F32 || kernel_output_dtype(context, 0) != DTYPE_BF16)
+        return type->dtype;
+    for (int k = 0; k < job->count; k++) {
+        int input = job->operands[k].input;
+        if (input < 0 || !same_type(&node->inputs[input]->type, type))
+            continue;
+        if (kernel_input_dtype(context, input) != DTYPE_BF16)
+            return DTYPE_F32;
+        found = true;
+    }
+    return found ? DTYPE_BF16 : DTYPE_F32;
+}
+
 /* Input whose bytes the output may take: as large as the result, and of no use to anybody later; -1: none. */
-static int in_place_input(PlanContext *context, const Job *job)
+static int in_place_input(PlanContext *context, const Job *job, DType dtype)
 {
     const Node *node = context->node;
     for (int k = 0; k < job->count && (node->op->traits & OP_IN_PLACE) != 0; k++) {
         int input = job->operands[k].input;
         if (input >= 0 && same_type(&node->inputs[input]->type, &node->outputs[0]->type) &&
-            kernel_input_dies(context, input))
+            context->step->in[input]->dtype == dtype && kernel_input_dies(context, input))
             return input;
     }
     return -1;
@@ -436,14 +468,17 @@ static void place_job(PlanContext *context, Job *job, const char *kernel)
     const Type *type = &node->outputs[0]->type;
     bool bools = type->dtype == DTYPE_BOOL;
     for (int k = 0; k < job->count; k++)
-        bools = bools || job->operands[k].is_bool;
+        bools = bools || job->operands[k].kind == KIND_BOOL;
     Layout layout = context->plain_only || bools ? LAYOUT_PLAIN : kernel_follow(context);
-    for (int k = 0; k < job->count; k++)
-        if (job->operands[k].input >= 0)
-            kernel_input(context, job->operands[k].input, layout);
-    int in_place = in_place_input(context, job);
-    Slot *out =
-        in_place >= 0 ? kernel_output_in_place(context, 0, in_place, layout) : kernel_output(context, 0, layout);
+    DType dtype = result_dtype(context, job);
+    for (int k = 0; k < job->count; k++) {
+        Operand *o = &job->operands[k];
+        if (o->input >= 0 && kernel_input_as(context, o->input, layout, DTYPE_UNDEFINED)->dtype == DTYPE_BF16)
+            o->kind = KIND_BF16;
+    }
+    int in_place = in_place_input(context, job, dtype);
+    Slot *out = in_place >= 0 ? kernel_output_in_place_as(context, 0, in_place, layout, dtype)
+                              : kernel_output_as(context, 0, layout, dtype);
     Dims dims;
     dims.rank = slot_physical(out, layout, context->block, type->rank, dims.dims);
     for (int k = 0; k < job->count; k++) {
@@ -457,7 +492,7 @@ static void place_job(PlanContext *context, Job *job, const char *kernel)
     }
     merge_dims(&dims, job->count);
     plan_walk(job, &dims);
-    job->bool_out = type->dtype == DTYPE_BOOL;
+    job->out = type->dtype == DTYPE_BOOL ? KIND_BOOL : out->dtype == DTYPE_BF16 ? KIND_BF16 : KIND_F32;
     job->clear_padding =
         layout == LAYOUT_BLOCKED && (job->count > 1 || job->part_count > 1 || (node->op->traits & OP_MOVES_ZERO) != 0);
     job->block = context->block;
@@ -521,7 +556,7 @@ static int operand_of(const Node *node, const Graph *body, const Value *value, J
     if (operand.input < 0)
         operand.value = (float)tensor_f64_at(value->constant, 0);
     else
-        operand.is_bool = node->inputs[operand.input]->type.dtype == DTYPE_BOOL;
+        operand.kind = node->inputs[operand.input]->type.dtype == DTYPE_BOOL ? KIND_BOOL : KIND_F32;
     for (int k = 0; k < job->count; k++) {
         const Operand *known = &job->operands[k];
         bool same = operand.input >= 0 ? known->input == operand.input

@@ -250,6 +250,21 @@ static Layout pieces_layout(PlanContext *context, const Value *whole, Value *con
     return found ? context->family : LAYOUT_PLAIN;
 }
 
+/* Bytes are moved in the precision in which most of them lie. */
+static DType pieces_dtype(PlanContext *context)
+{
+    DType found = DTYPE_UNDEFINED;
+    int64_t most = -1;
+    for (int i = 0; i < context->node->input_count; i++) {
+        int64_t count = context->node->inputs[i] == NULL ? -1 : type_count(&context->node->inputs[i]->type);
+        if (count <= most)
+            continue;
+        found = kernel_input_dtype(context, i);
+        most = count;
+    }
+    return found;
+}
+
 static Status concat_prepare(PlanContext *context, Error *err)
 {
     const Node *node = context->node;
@@ -257,7 +272,8 @@ static Status concat_prepare(PlanContext *context, Error *err)
     int axis;
     TRY(axis_normalize(node, node_int(node, "axis", 1), y->rank, &axis, err));
     Layout layout = pieces_layout(context, node->outputs[0], node->inputs, node->input_count);
-    Slot *out = kernel_output(context, 0, layout);
+    DType dtype = pieces_dtype(context);
+    Slot *out = kernel_output_as(context, 0, layout, dtype);
     Pieces *pieces = kernel_state(context, sizeof *pieces + (size_t)node->input_count * sizeof pieces->items[0]);
     pieces->items = (struct Piece *)(pieces + 1);
     pieces->count = node->input_count;
@@ -265,8 +281,8 @@ static Status concat_prepare(PlanContext *context, Error *err)
     int rank = slot_physical(out, layout, context->block, y->rank, whole);
     axis = physical_axis(layout, y->rank, axis);
     for (int i = 0; i < node->input_count; i++) {
-        slot_physical(kernel_input(context, i, layout), layout, context->block, y->rank, dims);
-        pieces->items[i] = piece_make(rank, dims, whole, axis, offset, true, dtype_size(y->dtype));
+        slot_physical(kernel_input_as(context, i, layout, dtype), layout, context->block, y->rank, dims);
+        pieces->items[i] = piece_make(rank, dims, whole, axis, offset, true, dtype_size(out->dtype));
         offset += dims[axis];
     }
     kernel_run(context, pieces_run, "own:strided");
@@ -288,7 +304,7 @@ static Status split_prepare(PlanContext *context, Error *err)
     for (int i = 0; i < node->output_count; i++)
         if (layout == LAYOUT_BLOCKED && axis == 1 && sizes[i] % context->block != 0)
             layout = LAYOUT_PLAIN;
-    Slot *in = kernel_input(context, 0, layout);
+    Slot *in = kernel_input_as(context, 0, layout, DTYPE_UNDEFINED);
     Pieces *pieces = kernel_state(context, sizeof *pieces + (size_t)node->output_count * sizeof pieces->items[0]);
     pieces->items = (struct Piece *)(pieces + 1);
     pieces->count = node->output_count;
@@ -299,9 +315,9 @@ static Status split_prepare(PlanContext *context, Error *err)
     memcpy(dims, whole, sizeof dims);
     for (int i = 0; i < node->output_count; i++) {
         if (node->outputs[i])
-            kernel_output(context, i, layout);
+            kernel_output_as(context, i, layout, in->dtype);
         dims[physical] = sizes[i] / unit;
-        pieces->items[i] = piece_make(rank, dims, whole, physical, offset, false, dtype_size(x->dtype));
+        pieces->items[i] = piece_make(rank, dims, whole, physical, offset, false, dtype_size(in->dtype));
         offset += dims[physical];
     }
     kernel_run(context, pieces_run, "own:strided");
@@ -541,7 +557,8 @@ static Status window_prepare(PlanContext *context, Window *window, bool into, bo
     bool fits = kernel_family_fits(context, &whole->type) && kernel_family_fits(context, &part->type);
     if (layout != context->family || !fits || !window_physical(window, layout, context->block))
         layout = LAYOUT_PLAIN;
-    const Slot *in = kernel_input(context, 0, layout), *out = kernel_output(context, 0, layout);
+    const Slot *in = kernel_input_as(context, 0, layout, DTYPE_UNDEFINED);
+    const Slot *out = kernel_output_as(context, 0, layout, in->dtype);
     const Slot *large = into ? out : in;
     int64_t dims[RANK_MAX + 1];
     slot_physical(large, layout, context->block, large->rank, dims);

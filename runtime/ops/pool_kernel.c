@@ -1,6 +1,6 @@
 /* Poolings planned: the library's where it has generated code, own loops for means over all positions.
  *
- * Layouts are tried as for convolutions: as the input lies, the family, channels last, plain. A MaxPoolTrain keeps the
+ * Layouts and precision are tried as for convolutions: as the input lies, the family, channels last, plain. A MaxPoolTrain keeps the
  * library's workspace as its third output; its gradient sees from the layout of that input which of both wrote it. */
 #include "runtime/ops/pool.h"
 
@@ -17,6 +17,7 @@ typedef struct Attempt {
     dnnl_alg_kind_t algorithm;
     dnnl_prop_kind_t kind;
     bool backward;
+    DType dtype;
     Layout layout;
     dnnl_primitive_desc_t descriptor; /* of the wanted direction; NULL: none */
     size_t workspace;
@@ -42,8 +43,8 @@ static Status describe(Attempt *attempt, Error *err)
         end[i] = pool_reached_end(w, i);
     }
     attempt->descriptor = NULL;
-    TRY_DONE(channel_md(attempt->context, attempt->layout, w->rank + 2, large, &x, err));
-    TRY_DONE(channel_md(attempt->context, attempt->layout, w->rank + 2, small, &y, err));
+    TRY_DONE(channel_md(attempt->context, attempt->layout, attempt->dtype, w->rank + 2, large, &x, err));
+    TRY_DONE(channel_md(attempt->context, attempt->layout, attempt->dtype, w->rank + 2, small, &y, err));
     if (dnnl_pooling_forward_primitive_desc_create(&forward, dnnl->engine, attempt->kind, attempt->algorithm, x, y,
                                                    stride, kernel, dilation, begin, end,
                                                    dnnl->user_scratchpad) != dnnl_success)
@@ -68,7 +69,7 @@ done:
 }
 
 /* Generated code in the first layout that has it, else a reference of the library, which still runs on all cores. */
-static Status choose(Attempt *attempt, Layout first, Error *err)
+static Status choose_layout(Attempt *attempt, Layout first, Error *err)
 {
     const Layout order[] = {first, attempt->context->family, LAYOUT_NHWC, LAYOUT_PLAIN};
     Attempt kept = *attempt;
@@ -89,6 +90,22 @@ static Status choose(Attempt *attempt, Layout first, Error *err)
     }
     *attempt = kept;
     return STATUS_OK;
+}
+
+static Status choose(Attempt *attempt, Layout first, Error *err)
+{
+    const Attempt wanted = *attempt;
+    attempt->dtype = attempt->context->compute;
+    if (attempt->dtype == DTYPE_BF16) {
+        TRY(choose_layout(attempt, first, err));
+        if (attempt->descriptor != NULL && !dnnl_is_reference(attempt->descriptor))
+            return STATUS_OK;
+        if (attempt->descriptor != NULL)
+            dnnl_primitive_desc_destroy(attempt->descriptor);
+    }
+    *attempt = wanted;
+    attempt->dtype = DTYPE_F32;
+    return choose_layout(attempt, first, err);
 }
 
 static Status attempt_make(PlanContext *context, PoolShape *shape, dnnl_alg_kind_t algorithm, bool backward,
@@ -139,8 +156,8 @@ Status max_pool_prepare(PlanContext *context, Error *err)
     TRY(choose(&attempt, first_layout(context), err));
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
-    DnnlArg args[3] = {{DNNL_ARG_SRC, kernel_input(context, 0, attempt.layout)},
-                       {DNNL_ARG_DST, kernel_output(context, 0, attempt.layout)}};
+    DnnlArg args[3] = {{DNNL_ARG_SRC, kernel_input_as(context, 0, attempt.layout, attempt.dtype)},
+                       {DNNL_ARG_DST, kernel_output_as(context, 0, attempt.layout, attempt.dtype)}};
     if (train) {
         const_dnnl_md workspace = dnnl_query_md(attempt.descriptor, dnnl_query_workspace_md, 0);
         args[2] = (DnnlArg){DNNL_ARG_WORKSPACE, kernel_output_md(context, 2, workspace)};
@@ -158,8 +175,9 @@ Status max_pool_grad_prepare(PlanContext *context, Error *err)
     attempt.kind = dnnl_forward_training;
     Slot *where = kernel_input_any(context, 1);
     const Layout layouts[] = {context->family, LAYOUT_NHWC, LAYOUT_PLAIN};
-    for (int i = 0; i < 3; i++) { /* the layout whose workspace was written */
-        attempt.layout = layouts[i];
+    for (int i = 0; i < 6; i++) { /* the layout whose workspace was written */
+        attempt.layout = layouts[i % 3];
+        attempt.dtype = i < 3 ? context->compute : DTYPE_F32;
         TRY(describe(&attempt, err));
         if (attempt.descriptor == NULL)
             continue;
@@ -170,9 +188,9 @@ Status max_pool_grad_prepare(PlanContext *context, Error *err)
     }
     if (attempt.descriptor == NULL)
         return kernel_fail(context, err, "the library has no gradient for its own max pooling");
-    const DnnlArg args[] = {{DNNL_ARG_DIFF_DST, kernel_input(context, 0, attempt.layout)},
+    const DnnlArg args[] = {{DNNL_ARG_DIFF_DST, kernel_input_as(context, 0, attempt.layout, attempt.dtype)},
                             {DNNL_ARG_WORKSPACE, where},
-                            {DNNL_ARG_DIFF_SRC, kernel_output(context, 0, attempt.layout)}};
+                            {DNNL_ARG_DIFF_SRC, kernel_output_as(context, 0, attempt.layout, attempt.dtype)}};
     return kernel_primitive(context, attempt.descriptor, args, 3, err);
 }
 
@@ -205,8 +223,8 @@ Status average_pool_prepare(PlanContext *context, Error *err)
     TRY(choose(&attempt, first_layout(context), err));
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
-    const DnnlArg args[] = {{DNNL_ARG_SRC, kernel_input(context, 0, attempt.layout)},
-                            {DNNL_ARG_DST, kernel_output(context, 0, attempt.layout)}};
+    const DnnlArg args[] = {{DNNL_ARG_SRC, kernel_input_as(context, 0, attempt.layout, attempt.dtype)},
+                            {DNNL_ARG_DST, kernel_output_as(context, 0, attempt.layout, attempt.dtype)}};
     return kernel_primitive(context, attempt.descriptor, args, 2, err);
 }
 
@@ -221,8 +239,8 @@ Status average_pool_grad_prepare(PlanContext *context, Error *err)
     TRY(choose(&attempt, first_layout(context), err));
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);
-    const DnnlArg args[] = {{DNNL_ARG_DIFF_DST, kernel_input(context, 0, attempt.layout)},
-                            {DNNL_ARG_DIFF_SRC, kernel_output(context, 0, attempt.layout)}};
+    const DnnlArg args[] = {{DNNL_ARG_DIFF_DST, kernel_input_as(context, 0, attempt.layout, attempt.dtype)},
+                            {DNNL_ARG_DIFF_SRC, kernel_output_as(context, 0, attempt.layout, attempt.dtype)}};
     return kernel_primitive(context, attempt.descriptor, args, 2, err);
 }
 
@@ -241,9 +259,8 @@ Status global_average_prepare(PlanContext *context, Error *err)
     const Type *type = &context->node->inputs[0]->type;
     if (!channel_fits(context, type))
         return kernel_eval(context, err);
-    Slot *x = kernel_input_any(context, 0);
-    if (x->layout == LAYOUT_OPAQUE)
-        x = kernel_input(context, 0, LAYOUT_PLAIN);
+    Layout layout = kernel_input_layout(context, 0);
+    Slot *x = kernel_input_as(context, 0, layout == LAYOUT_OPAQUE ? LAYOUT_PLAIN : layout, DTYPE_UNDEFINED);
     ChannelView *view = kernel_state(context, sizeof *view);
     *view = channel_view(context, x);
     kernel_output(context, 0, LAYOUT_PLAIN);
@@ -263,7 +280,7 @@ Status global_average_grad_prepare(PlanContext *context, Error *err)
     if (!channel_fits(context, &context->node->outputs[0]->type))
         return kernel_eval(context, err);
     kernel_input(context, 0, LAYOUT_PLAIN);
-    Slot *dx = kernel_output(context, 0, context->family);
+    Slot *dx = kernel_output_as(context, 0, context->family, kernel_output_dtype(context, 0));
     ChannelView *view = kernel_state(context, sizeof *view);
     *view = channel_view(context, dx);
     kernel_run(context, run_global_spread, "own");

@@ -1,7 +1,9 @@
 /* The planned kernel of matrix products. Batch dims are merged as far as the strides allow (a weight shared by all
  * batches meets all rows at once); then what is small runs in own loops, what oneDNN has a compiled matmul for runs
  * there with transposes as strides, and the rest is one dnnl_sgemm a batch. Addends that are no plain bias are added in
- * a pass of our own. */
+ * a pass of our own. In a bf16 plan the compiled matmul reads bf16, sums in f32, and gives bf16, or f32 where the result
+ * is a parameter's gradient or leaves the graph; the other two are for f32. */
+#include "runtime/ops/bf16.h"
 #include "runtime/ops/ops.h"
 #include "runtime/ops/product.h"
 #include "runtime/ops/vector.h"
@@ -138,7 +140,9 @@ static void direct_product(const Product *p, const float *a, const float *b, flo
 typedef struct Addend {
     const Product *p;
     const float *c;
-    float *y, beta;
+    void *y;
+    float beta;
+    bool narrow;
 } Addend;
 
 VECTOR_CLONES static void addend_row(const Product *p, const float *c, float *y, float beta)
@@ -151,20 +155,29 @@ VECTOR_CLONES static void addend_row(const Product *p, const float *c, float *y,
             y[j * p->y_n] += beta * c[j * p->c_n];
 }
 
+VECTOR_CLONES static void addend_row_narrow(const Product *p, const float *c, uint16_t *y, float beta)
+{
+    for (int64_t j = 0; j < p->n; j++)
+        y[j * p->y_n] = bf16_from_float(bf16_to_float(y[j * p->y_n]) + beta * c[j * p->c_n]);
+}
+
 static void addend_rows(int64_t begin, int64_t end, void *context)
 {
     const Addend *work = context;
     const Product *p = work->p;
     for (int64_t i = begin; i < end; i++) {
-        int64_t row = i % p->m;
-        addend_row(p, work->c + row * p->c_m, work->y + batch_offsets(p, i / p->m).y + row * p->y_m, work->beta);
+        int64_t row = i % p->m, at = batch_offsets(p, i / p->m).y + row * p->y_m;
+        if (work->narrow)
+            addend_row_narrow(p, work->c + row * p->c_m, (uint16_t *)work->y + at, work->beta);
+        else
+            addend_row(p, work->c + row * p->c_m, (float *)work->y + at, work->beta);
     }
 }
 
-static void add_addend(const ProductState *state, const Slot *c, float *y)
+static void add_addend(const ProductState *state, const Slot *c, const Slot *y)
 {
     const Product *p = &state->p;
-    Addend work = {p, c->data, y, state->beta};
+    Addend work = {p, c->data, y->data, state->beta, y->dtype == DTYPE_BF16};
     int64_t rows = p->m * dims_count(p->batch_rank, p->batch);
     parallel_for(rows, 1 + ADDEND_GRAIN / (p->n + 1), addend_rows, &work);
 }
@@ -176,7 +189,7 @@ static Status run_direct(Step *step, Error *err)
     const float *a = step->in[state->swapped]->data, *b = step->in[!state->swapped]->data;
     direct_product(&state->p, a, b, step->out[0]->data, state->alpha);
     if (state->sum_after)
-        add_addend(state, step->in[2], step->out[0]->data);
+        add_addend(state, step->in[2], step->out[0]);
     return STATUS_OK;
 }
 
@@ -209,7 +222,7 @@ static Status run_sgemm(Step *step, Error *err)
                             leading(p->y_m, p->m, p->n)));
     }
     if (state->sum_after)
-        add_addend(state, step->in[2], y);
+        add_addend(state, step->in[2], step->out[0]);
     return STATUS_OK;
 }
 
@@ -220,13 +233,13 @@ static Status run_call(Step *step, Error *err)
     const ProductState *state = step->state;
     TRY(dnnl_call_run(state->dnnl, state->call, err));
     if (state->sum_after)
-        add_addend(state, step->in[2], step->out[0]->data);
+        add_addend(state, step->in[2], step->out[0]);
     return STATUS_OK;
 }
 
 /* [batch.., rows, columns] with these strides; repeated batch dims are 1. */
-static Status operand_md(dnnl_md *md, const Product *p, const int64_t *batch_strides, int64_t rows, int64_t columns,
-                         int64_t row_stride, int64_t column_stride, Error *err)
+static Status operand_md(dnnl_md *md, DType dtype, const Product *p, const int64_t *batch_strides, int64_t rows,
+                         int64_t columns, int64_t row_stride, int64_t column_stride, Error *err)
 {
     int64_t dims[RANK_MAX + 2], strides[RANK_MAX + 2];
     for (int i = 0; i < p->batch_rank; i++) {
@@ -238,10 +251,11 @@ static Status operand_md(dnnl_md *md, const Product *p, const int64_t *batch_str
     dims[p->batch_rank + 1] = columns;
     strides[p->batch_rank] = row_stride;
     strides[p->batch_rank + 1] = column_stride;
-    return dnnl_md_strided(md, DTYPE_F32, p->batch_rank + 2, dims, strides, err);
+    return dnnl_md_strided(md, dtype, p->batch_rank + 2, dims, strides, err);
 }
 
 typedef struct MatmulParts {
+    DType dtype, y_dtype; /* of A and B; of Y */
     dnnl_md a, b, c, y;
     dnnl_primitive_attr_t attr;
     dnnl_primitive_desc_t descriptor;
@@ -255,6 +269,7 @@ static void parts_release(MatmulParts *parts)
             dnnl_memory_desc_destroy(all[i]);
     if (parts->attr != NULL)
         dnnl_primitive_attr_destroy(parts->attr);
+    *parts = (MatmulParts){.dtype = parts->dtype, .y_dtype = parts->y_dtype};
 }
 
 /* alpha as a linear post-op; user scratchpad. */
@@ -276,11 +291,11 @@ static Status scaled_attr(float alpha, dnnl_primitive_attr_t *attr, Error *err)
 static Status describe(const ProductState *state, bool bias, DnnlEngine *dnnl, MatmulParts *parts, Error *err)
 {
     const Product *p = &state->p;
-    TRY(operand_md(&parts->a, p, p->a_batch, p->m, p->k, p->a_m, p->a_k, err));
-    TRY(operand_md(&parts->b, p, p->b_batch, p->k, p->n, p->b_k, p->b_n, err));
-    TRY(operand_md(&parts->y, p, p->y_batch, p->m, p->n, p->y_m, p->y_n, err));
+    TRY(operand_md(&parts->a, parts->dtype, p, p->a_batch, p->m, p->k, p->a_m, p->a_k, err));
+    TRY(operand_md(&parts->b, parts->dtype, p, p->b_batch, p->k, p->n, p->b_k, p->b_n, err));
+    TRY(operand_md(&parts->y, parts->y_dtype, p, p->y_batch, p->m, p->n, p->y_m, p->y_n, err));
     if (bias)
-        TRY(operand_md(&parts->c, p, NULL, 1, p->n, p->n, 1, err));
+        TRY(operand_md(&parts->c, DTYPE_F32, p, NULL, 1, p->n, p->n, 1, err));
     TRY(scaled_attr(state->alpha, &parts->attr, err));
     dnnl_status_t made = dnnl_matmul_primitive_desc_create(&parts->descriptor, dnnl->engine, parts->a, parts->b,
                                                            parts->c, parts->y, parts->attr);
@@ -293,59 +308,82 @@ static Status describe(const ProductState *state, bool bias, DnnlEngine *dnnl, M
     return made == dnnl_unimplemented ? STATUS_OK : dnnl_fail(err, made, "a matrix product");
 }
 
-/* Makes the primitive if the library has a compiled one; else state->call stays NULL. */
-static Status matmul_call(PlanContext *context, ProductState *state, bool bias, Error *err)
+/* The library's compiled matmul in the plan's precision, or in f32; else parts->descriptor stays NULL. */
+static Status matmul_choose(PlanContext *context, const ProductState *state, bool bias, MatmulParts *parts, Error *err)
 {
-    MatmulParts parts = {0};
+    parts->dtype = context->compute;
+    parts->y_dtype = kernel_output_dtype(context, 0);
+    TRY(describe(state, bias, context->dnnl, parts, err));
+    if (parts->descriptor != NULL || parts->dtype == DTYPE_F32)
+        return STATUS_OK;
+    parts_release(parts);
+    parts->dtype = parts->y_dtype = DTYPE_F32;
+    return describe(state, bias, context->dnnl, parts, err);
+}
+
+/* Consumes the descriptor. The step's slots stand. */
+static Status matmul_call(PlanContext *context, ProductState *state, bool bias, const MatmulParts *parts, Error *err)
+{
     Step *step = context->step;
-    Status status = describe(state, bias, context->dnnl, &parts, err);
-    if (status == STATUS_OK && parts.descriptor != NULL) {
-        DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_view(context, step->in[state->swapped], parts.a)},
-                           {DNNL_ARG_WEIGHTS, kernel_view(context, step->in[!state->swapped], parts.b)},
-                           {DNNL_ARG_DST, kernel_view(context, step->out[0], parts.y)}};
-        if (bias)
-            args[3] = (DnnlArg){DNNL_ARG_BIAS, kernel_view(context, step->in[2], parts.c)};
-        status = kernel_call(context, parts.descriptor, args, bias ? 4 : 3, &state->call, err);
-    }
-    parts_release(&parts);
-    return status;
+    DnnlArg args[4] = {{DNNL_ARG_SRC, kernel_view(context, step->in[state->swapped], parts->a)},
+                       {DNNL_ARG_WEIGHTS, kernel_view(context, step->in[!state->swapped], parts->b)},
+                       {DNNL_ARG_DST, kernel_view(context, step->out[0], parts->y)}};
+    if (bias)
+        args[3] = (DnnlArg){DNNL_ARG_BIAS, kernel_view(context, step->in[2], parts->c)};
+    return kernel_call(context, parts->descriptor, args, bias ? 4 : 3, &state->call, err);
 }
 
 /* ---- prepare ------------------------------------------------------------------------------------------------------
  */
+
+static void state_fill(ProductState *state, const Product *product)
+{
+    Product *p = &state->p;
+    *p = *product;
+    state->swapped = p->y_n != 1 && p->n > 1 && (p->y_m == 1 || p->m == 1);
+    if (state->swapped)
+        *p = product_swapped(product);
+    product_merge(p);
+}
+
+static Status product_place(PlanContext *context, ProductState *state, bool bias, MatmulParts *parts, Error *err)
+{
+    const Product *p = &state->p;
+    int64_t batches = dims_count(p->batch_rank, p->batch);
+    bool small = batches * p->m * p->n * (p->k + 1) <= DIRECT_WORK || p->k == 0;
+    parts->dtype = parts->y_dtype = DTYPE_F32;
+    if (!small)
+        TRY(matmul_choose(context, state, bias, parts, err));
+    kernel_input_as(context, 0, LAYOUT_PLAIN, parts->dtype);
+    kernel_input_as(context, 1, LAYOUT_PLAIN, parts->dtype);
+    kernel_input(context, 2, LAYOUT_PLAIN);
+    if (kernel_output_as(context, 0, LAYOUT_PLAIN, parts->y_dtype) == NULL)
+        return kernel_fail(context, err, "nobody takes its result");
+    if (parts->descriptor != NULL) {
+        TRY(matmul_call(context, state, bias, parts, err));
+        state->sum_after = state->sum_after && !bias;
+        kernel_run(context, run_call, state->call->implementation);
+    } else if (!small && sgemm_fits(p)) {
+        kernel_run(context, run_sgemm, "gemm");
+    } else {
+        kernel_run(context, run_direct, "own:direct");
+    }
+    return STATUS_OK;
+}
 
 Status product_prepare(const Product *product, PlanContext *context, double alpha, double beta, Error *err)
 {
     const Node *node = context->node;
     if (node->outputs[0]->type.dtype != DTYPE_F32 || context->plain_only)
         return kernel_eval(context, err);
-    kernel_inputs_plain(context);
-    Slot *addend = node->input_count > 2 ? context->step->in[2] : NULL;
-    if (kernel_output(context, 0, LAYOUT_PLAIN) == NULL)
-        return kernel_fail(context, err, "nobody takes its result");
+    bool addend = node_input(node, 2) != NULL;
     ProductState *state = kernel_state(context, sizeof *state);
-    *state = (ProductState){
-        .p = *product, .alpha = (float)alpha, .beta = (float)beta, .sum_after = addend != NULL, .dnnl = context->dnnl};
-    Product *p = &state->p;
-    state->swapped = p->y_n != 1 && p->n > 1 && (p->y_m == 1 || p->m == 1);
-    if (state->swapped)
-        *p = product_swapped(product);
-    product_merge(p);
-    int64_t batches = dims_count(p->batch_rank, p->batch);
-    if (batches * p->m * p->n * (p->k + 1) <= DIRECT_WORK || p->k == 0) {
-        kernel_run(context, run_direct, "own:direct");
-        return STATUS_OK;
-    }
-    bool bias = addend != NULL && alpha == 1 && beta == 1 && p->c_m == 0 && p->c_n == 1;
-    TRY(matmul_call(context, state, bias, err));
-    if (state->call != NULL) {
-        state->sum_after = addend != NULL && !bias;
-        kernel_run(context, run_call, state->call->implementation);
-        return STATUS_OK;
-    }
-    if (sgemm_fits(p))
-        kernel_run(context, run_sgemm, "gemm");
-    else
-        kernel_run(context, run_direct, "own:direct");
-    return STATUS_OK;
+    *state =
+        (ProductState){.alpha = (float)alpha, .beta = (float)beta, .sum_after = addend, .dnnl = context->dnnl};
+    state_fill(state, product);
+    bool bias = addend && alpha == 1 && beta == 1 && state->p.c_m == 0 && state->p.c_n == 1;
+    MatmulParts parts = {0};
+    Status status = product_place(context, state, bias, &parts, err);
+    parts_release(&parts);
+    return status;
 }

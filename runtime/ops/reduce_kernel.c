@@ -4,9 +4,11 @@
  * reduced. When the last group is reduced, an output is the sum of contiguous runs; when it is kept, rows are added up
  * side by side. Either way the work is cut into units that do not depend on the number of threads, each sums at most
  * CHUNK numbers in float, and what several units contribute to one output is added in double: the bits are the same at
- * any thread count and the error stays near that of a pairwise sum. */
+ * any thread count and the error stays near that of a pairwise sum. bf16 is read a buffer at a time; sums are f32 and
+ * leave as such, what is spread again may be bf16. */
 #include <math.h>
 
+#include "runtime/ops/bf16.h"
 #include "runtime/ops/ops.h"
 #include "runtime/ops/reduce.h"
 #include "runtime/ops/vector.h"
@@ -37,6 +39,7 @@ typedef struct ReduceState {
     ReduceKind kind;
     Accumulate how;
     bool rows;         /* the last group is kept: rows of `length` side by side */
+    bool narrow;       /* the input is bf16 */
     int64_t length;    /* of the last group */
     Walk outer;        /* kept groups before the last one */
     Walk inner;        /* reduced groups before the last one; with `rows`, all but the innermost */
@@ -222,7 +225,7 @@ static float finish(const ReduceState *state, double value)
 
 typedef struct ReduceWork {
     const ReduceState *state;
-    const float *x;
+    const void *x;
     float *y, *partial; /* partial: one value (or row) a unit; NULL when units are outputs */
 } ReduceWork;
 
@@ -235,8 +238,9 @@ static void run_units(int64_t begin, int64_t end, void *context)
     for (int64_t i = begin; i < end; i++) {
         int64_t output = i / s->units, unit = i % s->units, piece = unit % pieces;
         int64_t at = piece * CHUNK, n = s->length - at < CHUNK ? s->length - at : CHUNK;
-        const float *x = work->x + walk_offset(&s->outer, output) + walk_offset(&s->inner, unit / pieces) + at;
-        float value = run_any(s->how, x, n);
+        int64_t from = walk_offset(&s->outer, output) + walk_offset(&s->inner, unit / pieces) + at;
+        float buffer[CHUNK];
+        float value = run_any(s->how, bf16_read(work->x, s->narrow, from, n, buffer), n);
         if (work->partial != NULL)
             work->partial[i] = value;
         else
@@ -244,15 +248,36 @@ static void run_units(int64_t begin, int64_t end, void *context)
     }
 }
 
-/* Rows [first, last) of all reduced indices, a stretch of equally spaced ones at a time. */
-static void add_rows(const ReduceState *s, const float *x, int64_t first, int64_t last, int64_t width, float *sums)
+/* As many rows at once as the buffer holds; rows without gaps are widened in one run. */
+static void add_narrow(Accumulate how, const uint16_t *x, int64_t count, int64_t stride, int64_t width, float *sums)
 {
+    float buffer[CHUNK];
+    int64_t most = CHUNK / width;
+    for (int64_t done = 0; done < count; done += most) {
+        int64_t n = count - done < most ? count - done : most;
+        const uint16_t *from = x + done * stride;
+        if (stride == width)
+            bf16_widen(from, buffer, n * width);
+        else
+            for (int64_t i = 0; i < n; i++)
+                bf16_widen(from + i * stride, buffer + i * width, width);
+        rows_any(how, buffer, n, width, width, sums);
+    }
+}
+
+/* Rows [first, last) of all reduced indices from element `x` on, a stretch of equally spaced ones at a time. */
+static void add_rows(const ReduceWork *work, int64_t x, int64_t first, int64_t last, int64_t width, float *sums)
+{
+    const ReduceState *s = work->state;
     while (first < last) {
         int64_t at = first % s->row_count, n = s->row_count - at;
         if (n > last - first)
             n = last - first;
-        rows_any(s->how, x + walk_offset(&s->inner, first / s->row_count) + at * s->row_stride, n, s->row_stride, width,
-                 sums);
+        int64_t from = x + walk_offset(&s->inner, first / s->row_count) + at * s->row_stride;
+        if (s->narrow)
+            add_narrow(s->how, (const uint16_t *)work->x + from, n, s->row_stride, width, sums);
+        else
+            rows_any(s->how, (const float *)work->x + from, n, s->row_stride, width, sums);
         first += n;
     }
 }
@@ -270,7 +295,7 @@ static void row_units(int64_t begin, int64_t end, void *context)
         float sums[WIDTH];
         for (int64_t j = 0; j < width; j++)
             sums[j] = start_of(s->how);
-        add_rows(s, work->x + walk_offset(&s->outer, output) + column, first, last, width, sums);
+        add_rows(work, walk_offset(&s->outer, output) + column, first, last, width, sums);
         if (work->partial != NULL) {
             memcpy(work->partial + (output * s->units + unit) * s->length + column, sums, (size_t)width * sizeof *sums);
             continue;
@@ -406,13 +431,14 @@ Status reduction_prepare(const Reduction *r, PlanContext *context, Error *err)
     if (node->outputs[0]->type.dtype != DTYPE_F32 || context->plain_only || slow || dims_count(r->rank, r->dims) == 0)
         return kernel_eval(context, err);
     bool suits = r->rank >= 3 && r->rank <= 5 && layout_suits(r, kernel_input_layout(context, 0));
-    Slot *x = suits ? kernel_input_any(context, 0) : kernel_input(context, 0, LAYOUT_PLAIN);
+    Slot *x = kernel_input_as(context, 0, suits ? kernel_input_layout(context, 0) : LAYOUT_PLAIN, DTYPE_UNDEFINED);
     kernel_output(context, 0, LAYOUT_PLAIN);
     int rank = physical_dims(r, x, context->block, dims, reduced);
     Groups groups = merge_groups(rank, dims, reduced);
     ReduceState *s = kernel_state(context, sizeof *s);
     s->kind = r->kind;
     s->how = accumulate_of(r->kind);
+    s->narrow = x->dtype == DTYPE_BF16;
     s->count = (double)r->count;
     state_fill(s, &groups);
     s->channels = s->padded = 1;
@@ -431,7 +457,8 @@ Status reduction_prepare(const Reduction *r, PlanContext *context, Error *err)
  */
 
 typedef struct SpreadState {
-    bool rows; /* the last group is kept: copy rows; else fill runs */
+    bool rows;   /* the last group is kept: copy rows; else fill runs */
+    bool narrow; /* dx is bf16 */
     int64_t length;
     Groups outer; /* all groups but the last, kept and reduced */
     int64_t outer_count;
@@ -443,7 +470,7 @@ typedef struct SpreadState {
 typedef struct SpreadWork {
     const SpreadState *state;
     const float *dy;
-    float *dx;
+    void *dx;
 } SpreadWork;
 
 VECTOR_CLONES static void scaled_copy(const float *x, float *y, int64_t n, float scale)
@@ -452,10 +479,34 @@ VECTOR_CLONES static void scaled_copy(const float *x, float *y, int64_t n, float
         y[i] = x[i] * scale;
 }
 
+VECTOR_CLONES static void scaled_copy_narrow(const float *x, uint16_t *y, int64_t n, float scale)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = bf16_from_float(x[i] * scale);
+}
+
 VECTOR_CLONES static void fill(float *y, int64_t n, float value)
 {
     for (int64_t i = 0; i < n; i++)
         y[i] = value;
+}
+
+VECTOR_CLONES static void fill_narrow(uint16_t *y, int64_t n, uint16_t value)
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] = value;
+}
+
+static void spread_unit(const SpreadState *s, const float *dy, void *dx, int64_t at)
+{
+    if (s->rows && s->narrow)
+        scaled_copy_narrow(dy, (uint16_t *)dx + at, s->length, s->scale);
+    else if (s->rows)
+        scaled_copy(dy, (float *)dx + at, s->length, s->scale);
+    else if (s->narrow)
+        fill_narrow((uint16_t *)dx + at, s->length, bf16_from_float(*dy * s->scale));
+    else
+        fill((float *)dx + at, s->length, *dy * s->scale);
 }
 
 /* Unit i writes the i-th row of dx; where its dy lies follows from the indices of the kept groups. */
@@ -473,10 +524,7 @@ static void spread_units(int64_t begin, int64_t end, void *context)
             from += index * step;
             step *= s->outer.dims[d];
         }
-        if (s->rows)
-            scaled_copy(work->dy + from, work->dx + i * s->length, s->length, s->scale);
-        else
-            fill(work->dx + i * s->length, s->length, work->dy[from] * s->scale);
+        spread_unit(s, work->dy + from, work->dx, i * s->length);
     }
 }
 
@@ -514,7 +562,7 @@ Status spread_prepare(const Reduction *r, PlanContext *context, double scale, Er
     if (context->node->outputs[0]->type.dtype != DTYPE_F32 || context->plain_only || dims_count(r->rank, r->dims) == 0)
         return kernel_eval(context, err);
     kernel_input(context, 0, LAYOUT_PLAIN);
-    Slot *dx = kernel_output(context, 0, spread_layout(r, context));
+    Slot *dx = kernel_output_as(context, 0, spread_layout(r, context), kernel_output_dtype(context, 0));
     SpreadState *s = kernel_state(context, sizeof *s);
     int rank = physical_dims(r, dx, context->block, dims, reduced);
     s->outer = merge_groups(rank, dims, reduced);
@@ -523,6 +571,7 @@ Status spread_prepare(const Reduction *r, PlanContext *context, double scale, Er
     s->length = s->outer.dims[s->outer.rank];
     s->outer_count = dims_count(s->outer.rank, s->outer.dims);
     s->scale = (float)scale;
+    s->narrow = dx->dtype == DTYPE_BF16;
     s->channels = s->padded = 1;
     if (dx->layout == LAYOUT_BLOCKED) {
         s->channels = r->dims[1];

@@ -95,7 +95,8 @@ static Status transpose_prepare(PlanContext *context, Error *err)
     /* Channels come from the last place: what follows is most likely a convolution. */
     bool to_channels = in_layout == LAYOUT_PLAIN && rank >= 3 && perm[1] == rank - 1 && perm[0] == 0;
     Layout out_layout = to_channels && kernel_family_fits(context, y) ? context->family : LAYOUT_PLAIN;
-    const Slot *in = kernel_input(context, 0, in_layout), *out = kernel_output(context, 0, out_layout);
+    const Slot *in = kernel_input_as(context, 0, in_layout, DTYPE_UNDEFINED);
+    const Slot *out = kernel_output_as(context, 0, out_layout, in->dtype);
 
     SlotView from = slot_view(in, context->block, out_layout == LAYOUT_BLOCKED ? perm[1] : -1);
     int split = -1; /* where the input's channels go, when they lie in blocks */
@@ -111,7 +112,7 @@ static Status transpose_prepare(PlanContext *context, Error *err)
             strides[count++] = from.strides[k];
         }
     StridedCopy *copy = kernel_state(context, sizeof *copy);
-    *copy = strided_make(count, dims, strides, to.strides, dtype_size(x->dtype));
+    *copy = strided_make(count, dims, strides, to.strides, dtype_size(in->dtype));
     kernel_run(context, copy_run, copy->tile >= 0 ? "own:tiles" : "own:strided");
     return STATUS_OK;
 }
@@ -195,8 +196,8 @@ static Status depth_eval(EvalContext *context, Error *err)
 static Status depth_prepare(PlanContext *context, Error *err)
 {
     Depth depth = {0};
-    const Slot *in = kernel_input(context, 0, LAYOUT_PLAIN);
-    kernel_output(context, 0, LAYOUT_PLAIN);
+    const Slot *in = kernel_input_as(context, 0, LAYOUT_PLAIN, DTYPE_UNDEFINED);
+    kernel_output_as(context, 0, LAYOUT_PLAIN, in->dtype);
     TRY(depth_read(context->node, in->rank, in->dims, &depth, err));
     StridedCopy *copy = kernel_state(context, sizeof *copy);
     *copy = depth_copy(context->node, &depth, in->dtype);
