@@ -27,10 +27,8 @@ Status document_inline(Model *document, Error *err);
 /* STATUS_USAGE when `output` is a file that the document was read from. Asked first, before any work. */
 Status document_check_output(const Model *document, const char *output, Error *err);
 Status document_save(const Model *document, const char *output, bool strip_doc, Error *err);
-/* Reads `output` back: it must pass the checker, its shapes must fit, and it must be what is in memory; every
- * initializer that `original` (may be NULL) has under the same name must have the same bytes. STATUS_UNVERIFIED says what is wrong,
- * and the file is removed. */
-Status document_verify(const Model *document, Model *original, const char *output, Error *err);
+/* Takes back a model that document_save wrote, its side file too. */
+void document_remove(const char *output);
 /* Types with symbols where inference reaches; a failure to infer is a warning, not an end. */
 void document_infer(Model *document);
 

@@ -1,5 +1,4 @@
-/* Models from files and to files, as the surgery verbs need them: opened with the tool's operators, saved where they
- * may be, read back and compared. */
+/* Models from files and to files, as the verbs need them: opened with the tool's operators, saved where they may be. */
 #include "cli/cli.h"
 #include "cli/print.h"
 #include "runtime/runtime.h"
@@ -63,111 +62,19 @@ Status document_save(const Model *document, const char *output, bool strip_doc, 
     return status;
 }
 
+void document_remove(const char *output)
+{
+    Str side;
+    str_init(&side);
+    str_printf(&side, "%s.data", output);
+    unlink(output);
+    unlink(side.text);
+    str_release(&side);
+}
+
 void document_infer(Model *document)
 {
     Error err = {STATUS_OK, ""};
     if (shapes_symbolic(document, NULL, &err) != STATUS_OK)
         say_warning("shapes are known only where the file tells them: %s", err.message);
-}
-
-/* ---- verification -------------------------------------------------------------------------------------- */
-
-static const Tensor *initializer_of(const Graph *graph, const char *name)
-{
-    const Value *value = graph_find(graph, name);
-    return value != NULL && value->is_initializer ? value->constant : NULL;
-}
-
-static bool line_of(const char *lines, const char *name)
-{
-    size_t length = strlen(name);
-    for (const char *at = lines; at != NULL && (at = strstr(at, name)) != NULL; at++)
-        if ((at == lines || at[-1] == '\n') && (at[length] == '\n' || at[length] == '\0'))
-            return true;
-    return false;
-}
-
-/* `made`: names of parameters that a new head brought; an old one may have borne the same name. */
-static Status same_initializers(const Graph *written, const Graph *original, const char *made, bool all, Error *err)
-{
-    for (size_t i = 0; i < original->initializer_count; i++) {
-        const Value *value = original->initializers[i];
-        const Tensor *other = initializer_of(written, value->name);
-        if (value->constant == NULL || (other == NULL && !all) || line_of(made, value->name))
-            continue;
-        if (other == NULL || !tensor_equal(value->constant, other))
-            return fail(err, STATUS_UNVERIFIED, "initializer '%s' %s", value->name,
-                        other == NULL ? "was not written" : "has other bytes than before");
-    }
-    return STATUS_OK;
-}
-
-/* Types of inner values are remarks behind #; a file need not hold them. */
-static void drop_remarks(Str *text)
-{
-    char *to = text->text;
-    for (const char *from = text->text; *from != '\0'; from++) {
-        if (from[0] == ' ' && from[1] == '#')
-            from += strcspn(from, "\n");
-        *to++ = *from;
-    }
-    *to = '\0';
-}
-
-static Status same_graph(const Model *a, const Model *b, Error *err)
-{
-    Str first, second;
-    str_init(&first);
-    str_init(&second);
-    model_print(a, &first);
-    model_print(b, &second);
-    if (first.length > 0 && second.length > 0) {
-        drop_remarks(&first);
-        drop_remarks(&second);
-    }
-    bool same = strcmp(first.text, second.text) == 0;
-    size_t line = 1;
-    for (size_t i = 0; !same && first.text[i] == second.text[i]; i++)
-        line += first.text[i] == '\n';
-    str_release(&first);
-    str_release(&second);
-    return same ? STATUS_OK
-                : fail(err, STATUS_UNVERIFIED, "what was written is not what is in memory (line %zu of the text form)",
-                       line);
-}
-
-/* Shapes that fitted before must still fit. */
-static Status same_fit(Model *written, Model *original, Error *err)
-{
-    Error now = {STATUS_OK, ""};
-    if (shapes_symbolic(written, NULL, &now) != STATUS_REJECTED || shapes_symbolic(original, NULL, NULL) != STATUS_OK)
-        return STATUS_OK;
-    return fail(err, STATUS_UNVERIFIED, "%s", now.message);
-}
-
-static Status verify(const Model *document, Model *original, const char *output, Error *err)
-{
-    Model *written;
-    TRY(document_open(output, &written, err));
-    Status status = model_check(written, err);
-    if (status == STATUS_OK)
-        status = same_graph(document, written, err);
-    if (status == STATUS_OK)
-        status = same_initializers(written->graph, document->graph, NULL, true, err);
-    if (status == STATUS_OK && original != NULL)
-        status =
-            same_initializers(written->graph, original->graph, model_metadata(document, "regraft.head"), false, err);
-    if (status == STATUS_OK && original != NULL)
-        status = same_fit(written, original, err);
-    model_free(written);
-    return status;
-}
-
-Status document_verify(const Model *document, Model *original, const char *output, Error *err)
-{
-    Error found = {STATUS_OK, ""};
-    if (verify(document, original, output, &found) == STATUS_OK)
-        return STATUS_OK;
-    unlink(output);
-    return fail(err, STATUS_UNVERIFIED, "%s: verification failed, nothing kept: %s", output, found.message);
 }

@@ -94,7 +94,7 @@ void progress_note(Progress *progress, const char *event, const char *format, ..
     if (progress->json) {
         fputs(line.text, stdout);
         fflush(stdout);
-    } else if (!progress->quiet) {
+    } else if (!progress->quiet || strcmp(event, "warning") == 0) {
         end_live_line(progress);
         fprintf(stderr, "%s\n", text);
     }

@@ -5,6 +5,7 @@
 
 #include "cli/compare.h"
 #include "cli/print.h"
+#include "cli/verify.h"
 
 Status surgery_value(const Model *document, const char *name, Value **value, Error *err)
 {
@@ -52,11 +53,11 @@ static void note_written(const Surgery *options, const Comparison *comparison)
              options->no_verify ? "" : ", read back and compared", comparison->same_count);
 }
 
-static Status write(const Model *document, Model *original, const Surgery *options, Error *err)
+static Status write(Model *document, Model *original, const Surgery *options, Error *err)
 {
     TRY(document_save(document, options->output, options->strip_doc, err));
-    return options->no_verify || options->strip_doc ? STATUS_OK
-                                                    : document_verify(document, original, options->output, err);
+    return options->no_verify ? STATUS_OK
+                              : document_verify(document, original, NULL, options->strip_doc, options->output, err);
 }
 
 static Status operate(const char *verb, const char *path, Model *document, Model *original, const Surgery *options,

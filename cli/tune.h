@@ -1,11 +1,12 @@
-/* regraft tune, in three files: cmd_tune.c (options), tune_setup.c (model, data, head, preprocessing), tune_run.c
- * (phases, report). */
+/* regraft tune: cmd_tune.c (options), tune_setup.c (model, data, head, preprocessing), tune_run.c (phases), tune_report.c
+ * (file, table), tune_witness.c (what the file must compute). */
 #ifndef REGRAFT_CLI_TUNE_H
 #define REGRAFT_CLI_TUNE_H
 
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/progress.h"
+#include "cli/verify.h"
 #include "runtime/train.h"
 
 typedef enum RecipeKind { RECIPE_AUTO, RECIPE_PLAIN, RECIPE_PROBE } RecipeKind;
@@ -52,8 +53,15 @@ typedef struct Tune {
     Progress progress;
     Arm probe, tuned;
     const Arm *chosen;
+    Witness witness; /* of the chosen arm */
     float *probabilities; /* of the chosen arm on the last measured part */
 } Tune;
+
+/* ---- tune_witness.c: what training computed for a few samples, for verify.c */
+Status witness_take(Tune *tune, Trainer *trainer, Error *err);
+/* `features` [count, width] of the first training samples. */
+Status witness_take_probe(Tune *tune, const Probe *probe, const float *features, size_t count, Error *err);
+void witness_release(Witness *witness);
 
 Status tune_setup(Tune *tune, Error *err);
 Status tune_train(Tune *tune, Error *err);

@@ -35,20 +35,12 @@ static AugmentSpec augmentation(const Tune *tune)
     return spec;
 }
 
-static void on_broken(const char *message, void *context)
-{
-    progress_note(&((Tune *)context)->progress, "warning", "skipped: %s", message);
-}
-
 Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *source, Error *err)
 {
     AugmentSpec augment = augmentation(tune);
     LoaderOptions options = {.augment = train ? &augment : NULL,
                              .seed = (uint64_t)tune->fields->seed,
-                             .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN,
-                             .skip_broken = tune->fields->skip_broken,
-                             .on_broken = on_broken,
-                             .context = tune};
+                             .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN};
     return dataset_source_init(source, set, &tune->picture, &options, err);
 }
 
@@ -252,6 +244,8 @@ static Status fit_probe(Tune *tune, Error *err)
     if (status == STATUS_OK)
         status = recipe_fit_head(tune->document, &tune->params, &cache, tune->classes, tune->class_weights,
                                  (uint64_t)tune->fields->seed, &probe, err);
+    if (status == STATUS_OK && !tune->fields->no_verify)
+        status = witness_take_probe(tune, &probe, cache.rows[0], cache.samples, err);
     features_release(&cache);
     dataset_source_release(&source);
     tune->probe = (Arm){.name = "probe",
@@ -360,6 +354,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
         status = evaluate_arm(tune, trainer, &tune->tuned, err);
     tune->tuned.measured = status == STATUS_OK;
     tune->chosen = status == STATUS_OK && !tuned_is_better(tune) ? &tune->probe : &tune->tuned;
+    if (status == STATUS_OK && tune->chosen == &tune->tuned && !tune->fields->no_verify)
+        status = witness_take(tune, trainer, err);
     if (status == STATUS_OK && tune->chosen == &tune->tuned)
         status = params_write_back(trainer_store(trainer), tune->document, err);
     dataset_source_release(&train);
@@ -418,116 +414,4 @@ Status tune_train(Tune *tune, Error *err)
     }
     free(head);
     return status;
-}
-
-/* ---- the file, the table
- * -------------------------------------------------------------------------------------------------------- */
-
-static void cell_number(Table *table, double value, double scale, const char *unit)
-{
-    if (isfinite(value))
-        table_cell(table, STYLE_PLAIN, "%.*f%s", scale > 1 ? 1 : 4, value * scale, unit);
-    else
-        table_cell(table, STYLE_DIM, "-");
-}
-
-static void show_arm(Table *table, const Tune *tune, const Arm *arm)
-{
-    if (!arm->measured)
-        return;
-    bool chosen = tune->chosen == arm;
-    table_cell(table, chosen ? STYLE_BOLD : STYLE_PLAIN, "%s%s", arm->name, chosen ? " *" : "");
-    table_cell(table, STYLE_PLAIN, "%s", human_count((int64_t)arm->trainable).text);
-    cell_number(table, arm->val.accuracy, 100, " %");
-    cell_number(table, arm->val.auc, 1, "");
-    cell_number(table, arm->test.accuracy, 100, " %");
-    cell_number(table, arm->test.auc, 1, "");
-    table_cell(table, STYLE_PLAIN, "%s", human_seconds(arm->seconds).text);
-}
-
-static void show_table(const Tune *tune)
-{
-    if (tune->fields->json || tune->classes == 0)
-        return;
-    static const char *const names[] = {"",         "trainable", "val accuracy", "val AUC", "test accuracy",
-                                        "test AUC", "time"};
-    Table table;
-    table_init(&table, "lrrrrrr");
-    table_head(&table, names);
-    show_arm(&table, tune, &tune->probe);
-    show_arm(&table, tune, &tune->tuned);
-    table_print(&table, stdout, 0);
-    table_release(&table);
-}
-
-static void put_arm(Json *json, const Arm *arm)
-{
-    if (!arm->measured)
-        return;
-    json_put_open(json, arm->name, '{');
-    json_put_int(json, "trainable", (int64_t)arm->trainable);
-    json_put_real(json, "seconds", arm->seconds);
-    json_put_real(json, "val_loss", arm->val.loss);
-    json_put_real(json, "val_accuracy", arm->val.accuracy);
-    json_put_real(json, "val_auc", arm->val.auc);
-    json_put_real(json, "test_loss", arm->test.loss);
-    json_put_real(json, "test_accuracy", arm->test.accuracy);
-    json_put_real(json, "test_auc", arm->test.auc);
-    json_close(json, '}');
-}
-
-static Status keep_summary(Tune *tune, Error *err)
-{
-    Json json;
-    json_begin(&json, "regraft.tune/1");
-    json_put_string(&json, "output", tune->fields->output);
-    json_put_string(&json, "chosen", tune->chosen->name);
-    json_put_string(&json, "preprocessing", tune->preset);
-    put_arm(&json, &tune->probe);
-    put_arm(&json, &tune->tuned);
-    json_close(&json, '}');
-    str_append(&json.out, "\n");
-    if (tune->fields->json)
-        fputs(json.out.text, stdout);
-    Status status = progress_file(&tune->progress, "result.json", json.out.text, err);
-    str_release(&json.out);
-    return status;
-}
-
-static void write_metadata(Tune *tune)
-{
-    static const char *const recipes[] = {"auto", "plain", "probe"};
-    Model *document = tune->document;
-    if (tune->has_picture) {
-        Str text;
-        str_init(&text);
-        picture_spec_print(&tune->picture, &text);
-        model_set_metadata(document, "regraft.preprocess", text.text);
-        str_release(&text);
-    }
-    model_set_metadata(document, "regraft.recipe", recipes[tune->fields->recipe]);
-    model_set_metadata(document, "regraft.seed", arena_printf(&document->arena, "%lld", (long long)tune->fields->seed));
-    model_set_metadata(document, "regraft.base_sha256", tune->base_sha256);
-}
-
-Status tune_save(Tune *tune, Error *err)
-{
-    document_to_inference(tune->document);
-    write_metadata(tune);
-    TRY(document_save(tune->document, tune->fields->output, tune->fields->strip_doc, err));
-    if (!tune->fields->no_verify)
-        TRY(document_verify(tune->document, NULL, tune->fields->output, err));
-    TRY(keep_summary(tune, err));
-    show_table(tune);
-    if (!tune->fields->json)
-        printf("wrote %s (%s)\n", tune->fields->output, tune->chosen->name);
-    return print_finish(err);
-}
-
-void tune_release(Tune *tune)
-{
-    progress_close(&tune->progress);
-    data_close(&tune->data);
-    free(tune->wanted);
-    model_free(tune->document);
 }

@@ -22,6 +22,11 @@ static const Value *picture_input(const Graph *graph)
     return found;
 }
 
+static void on_broken(const char *message, void *context)
+{
+    progress_note(&((Tune *)context)->progress, "warning", "skipped: %s", message);
+}
+
 static Status open_data(Tune *tune, Error *err)
 {
     const TuneFields *f = tune->fields;
@@ -44,7 +49,10 @@ static Status open_data(Tune *tune, Error *err)
                            .seed = (uint64_t)f->seed,
                            .inputs = inputs,
                            .only = only,
-                           .per_class = (size_t)f->per_class};
+                           .per_class = (size_t)f->per_class,
+                           .skip_broken = f->skip_broken,
+                           .on_broken = on_broken,
+                           .context = tune};
     TRY(data_open(&options, &tune->data, err));
     for (int i = 0; i < dataset_input_count(tune->data.train); i++)
         tune->has_picture = tune->has_picture || dataset_input(tune->data.train, i)->kind == FIELD_PICTURE;

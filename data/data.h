@@ -225,6 +225,9 @@ typedef struct DataOptions {
         *classes;            /* NULL-terminated: names in the model's order, no others allowed; NULL: found, sorted */
     const char *const *only; /* NULL-terminated: just these classes, in this order; NULL: all */
     size_t per_class;        /* at most so many of each class in train; 0: all */
+    bool skip_broken;        /* decode every picture now and leave out those that cannot be read */
+    void (*on_broken)(const char *message, void *context); /* once a file */
+    void *context;
 } DataOptions;
 
 typedef struct DataParts {
@@ -261,6 +264,8 @@ Status dataset_picture(const Dataset *set, int input, size_t sample, int least, 
 void dataset_row(const Dataset *set, bool target, int index, size_t sample, void *out);
 /* At most `count` samples, classes in proportion, as a data set of its own (to search on). */
 Status dataset_sample(const Dataset *set, size_t count, uint64_t seed, Dataset **subset, Error *err);
+/* The first samples, at most `count`. */
+Status dataset_first(const Dataset *set, size_t count, Dataset **subset, Error *err);
 void dataset_free(Dataset *set);
 
 /* ---- frame.c: pictures kept -------------------------------------------------------------------------------------- */

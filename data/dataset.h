@@ -54,6 +54,12 @@ Status dataset_limit(Dataset *set, size_t count, uint64_t seed, Error *err);
 /* Splits off `part` of each class (of everything, without classes), at least one where there are two. */
 Status dataset_split(const Dataset *set, double part, uint64_t seed, Dataset **rest, Dataset **held, Error *err);
 
+/* ---- readable.c ---------------------------------------------------------------------------------------------- */
+
+/* Takes pictures out that cannot be decoded; names each through options->on_broken. STATUS_REJECTED: none is left, or none of a
+ * class. */
+Status dataset_drop_broken(Dataset *set, const DataOptions *options, Error *err);
+
 /* ---- open_*.c: one place ------------------------------------------------------------------------------------- */
 
 /* Class folders of `folder`. `classes` (NULL-terminated, or NULL) fixes names and order. */

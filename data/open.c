@@ -261,6 +261,8 @@ static Status choose(const DataOptions *options, Parts *parts, Error *err)
             continue;
         if (options->only != NULL)
             TRY(dataset_keep_classes(set, options->only, err));
+        if (options->skip_broken)
+            TRY(dataset_drop_broken(set, options, err));
         if (options->per_class > 0 && part == PART_TRAIN)
             TRY(dataset_limit(set, options->per_class, options->seed, err));
         if (set->count == 0)

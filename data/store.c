@@ -97,6 +97,11 @@ Status dataset_pick(const Dataset *set, const size_t *ids, size_t count, Dataset
     return status;
 }
 
+Status dataset_first(const Dataset *set, size_t count, Dataset **subset, Error *err)
+{
+    return dataset_pick(set, set->ids, count < set->count ? count : set->count, subset, err);
+}
+
 void dataset_free(Dataset *set)
 {
     if (set == NULL)

@@ -51,6 +51,9 @@ Status node_fold(Node *node, Error *err);
  * reach, by inferring copies at several bindings and fitting. Values that follow no such rule get an unnamed dim.
  * *baked is set to the first node that fails when only the batch changes (hazard 23), NULL if none; may be NULL. */
 Status shapes_symbolic(Model *document, const Node **baked, Error *err);
+/* Shapes for every input that is fed, at which nets of the usual kind work: known dims as they are, the rest guessed from their place.
+ * `bindings` has room for every graph input; returns how many it wrote. */
+size_t shapes_example(Model *document, int64_t batch, Binding *bindings);
 
 /* ---- expand.c: composites -------------------------------------------------------------------------------- */
 

@@ -235,6 +235,14 @@ static void fit_value(const Fit *fit, Value *value)
     fill_type(&value->type, &found);
 }
 
+size_t shapes_example(Model *document, int64_t batch, Binding *bindings)
+{
+    Fit fit = {.document = document, .arena = &document->arena};
+    find_unknowns(&fit);
+    set_batch(&fit, batch);
+    return bind(&fit, 0, bindings);
+}
+
 Status shapes_symbolic(Model *document, const Node **baked, Error *err)
 {
     Fit fit = {.document = document, .arena = &document->arena};

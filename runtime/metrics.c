@@ -76,12 +76,22 @@ static void fill_per_class(Metrics *m)
 static Status two_class_auc(const float *logits, const int64_t *labels, size_t count, Metrics *m, Error *err)
 {
     double *scores = malloc((count + 1) * sizeof *scores);
-    if (scores == NULL)
+    int64_t *known = malloc((count + 1) * sizeof *known);
+    size_t kept = 0;
+    if (scores == NULL || known == NULL) {
+        free(scores);
+        free(known);
         return fail(err, STATUS_ENVIRONMENT, "no memory for %zu scores", count);
-    for (size_t i = 0; i < count; i++)
-        scores[i] = (double)logits[2 * i + 1] - (double)logits[2 * i];
-    m->auc = metrics_auc(scores, labels, count);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (labels[i] < 0 || labels[i] > 1)
+            continue;
+        scores[kept] = (double)logits[2 * i + 1] - (double)logits[2 * i];
+        known[kept++] = labels[i];
+    }
+    m->auc = metrics_auc(scores, known, kept);
     free(scores);
+    free(known);
     return STATUS_OK;
 }
 

@@ -132,10 +132,16 @@ static void settle_batchnorm(Node *node)
     node->output_count = 1;
 }
 
+/* From opset 14 on an attribute says so; before, the statistics among the outputs. */
+static bool is_live(const Node *node)
+{
+    return node->output_count > 1 || node_int(node, "training_mode", 0) != 0;
+}
+
 void document_to_inference(Model *document)
 {
     for (Node *node = document->graph->first; node != NULL; node = node->next) {
-        if (node_is(node, "BatchNormalization") && node_int(node, "training_mode", 0) != 0)
+        if (node_is(node, "BatchNormalization") && is_live(node))
             settle_batchnorm(node);
         if (node_is(node, "Dropout") && node->input_count > 2 && is_unread(node_output(node, 1)))
             node_set_input(node, 2, NULL);

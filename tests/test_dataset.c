@@ -261,6 +261,64 @@ static void a_sample_of_the_data_keeps_proportions(void **state)
     data_close(&parts);
 }
 
+static void count_message(const char *message, void *context)
+{
+    assert_non_null(strstr(message, "cut."));
+    ++*(int *)context;
+}
+
+/* Before anything is counted or split: the split is that of the readable ones alone. */
+static void unreadable_pictures_are_as_if_they_were_not_there(void **state)
+{
+    (void)state;
+    Error err = {0};
+    DataParts with, without;
+    int messages = 0;
+    put_pictures("d/x", "rgb.jpg", 10);
+    put_pictures("d/y", "rgb.jpg", 10);
+    DataOptions options = {.path = at_root("d"), .held_out = 0.3, .seed = 1};
+    assert_ok(data_open(&options, &without, &err), &err);
+    char path[256];
+    snprintf(path, sizeof path, "%s/d/x/0000cut.jpg", root);
+    assert_int_equal(symlink(FIXTURE("cut.jpg"), path), 0);
+    snprintf(path, sizeof path, "%s/d/y/005cut.png", root);
+    assert_int_equal(symlink(FIXTURE("cut.png"), path), 0);
+    options.skip_broken = true;
+    options.on_broken = count_message;
+    options.context = &messages;
+    assert_ok(data_open(&options, &with, &err), &err);
+    assert_int_equal(messages, 2);
+    const Dataset *pairs[2][2] = {{with.train, without.train}, {with.val, without.val}};
+    Str a, b;
+    str_init(&a);
+    str_init(&b);
+    for (int p = 0; p < 2; p++) {
+        assert_int_equal(dataset_count(pairs[p][0]), dataset_count(pairs[p][1]));
+        for (size_t i = 0; i < dataset_count(pairs[p][0]); i++) {
+            dataset_sample_name(pairs[p][0], i, &a);
+            dataset_sample_name(pairs[p][1], i, &b);
+            assert_string_equal(a.text, b.text);
+        }
+    }
+    str_release(&a);
+    str_release(&b);
+    data_close(&with);
+    data_close(&without);
+}
+
+static void a_class_without_a_readable_picture_is_an_error(void **state)
+{
+    (void)state;
+    put_pictures("e/x", "rgb.jpg", 3);
+    put_pictures("e/y", "cut.jpg", 2);
+    open_fails((DataOptions){.path = at_root("e"), .skip_broken = true}, STATUS_REJECTED,
+               "none of the 2 pictures of class 'y' can be read");
+    put_pictures("f/x", "cut.jpg", 1);
+    put_pictures("f/y", "cut.png", 1);
+    open_fails((DataOptions){.path = at_root("f"), .skip_broken = true}, STATUS_REJECTED,
+               "none of its pictures can be read");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -272,6 +330,8 @@ int main(void)
         cmocka_unit_test(tables_give_labels_and_parts),
         cmocka_unit_test(what_is_wrong_is_said_in_one_line),
         cmocka_unit_test(a_sample_of_the_data_keeps_proportions),
+        cmocka_unit_test(unreadable_pictures_are_as_if_they_were_not_there),
+        cmocka_unit_test(a_class_without_a_readable_picture_is_an_error),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
 }

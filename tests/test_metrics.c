@@ -31,6 +31,19 @@ static void confusion_gives_precision_and_recall(void **state)
     metrics_release(&m);
 }
 
+static void samples_without_a_label_count_nowhere(void **state)
+{
+    (void)state;
+    const float logits[] = {2, 1, 0, 0, 1, 3, 0, 9, 5, 0};
+    const int64_t labels[] = {0, -1, 1, -1, 0};
+    Error err = {0};
+    Metrics m;
+    assert_ok(metrics_classes(logits, labels, 5, 2, &m, &err), &err);
+    assert_int_equal(m.count, 3);
+    assert_true(m.accuracy > 0.999 && m.auc > 0.999); /* with -1 taken for a negative, the AUC would be 3/4 */
+    metrics_release(&m);
+}
+
 static void a_probe_separates_what_can_be_separated(void **state)
 {
     (void)state;
@@ -72,6 +85,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(auc_counts_ties_half),
         cmocka_unit_test(confusion_gives_precision_and_recall),
+        cmocka_unit_test(samples_without_a_label_count_nowhere),
         cmocka_unit_test(a_probe_separates_what_can_be_separated),
         cmocka_unit_test(sha256_gives_the_published_digests),
     };

@@ -51,6 +51,25 @@ for optimizer in sgd adagrad rmsprop adam; do
         --augment strong --preset 0..1 -o o.onnx
 done
 
+# unreadable pictures: named once, and the run is that without them
+mkdir -p good/train/{a,b} good/val/{a,b}
+for i in 1 2 3 4 5 6; do
+    cp "$tests"/data/rgb.jpg good/train/a/$i.jpg; cp "$tests"/data/grey.jpg good/train/b/$i.jpg
+    cp "$tests"/data/orientation$i.jpg good/val/a/$i.jpg; cp "$tests"/data/progressive.jpg good/val/b/$i.jpg
+done
+cp -r good bad
+cp "$tests"/data/cut.jpg bad/train/a/0.jpg
+cp "$tests"/data/cut.png bad/val/b/3b.png
+cp out bad/val/b/9.jpg
+pictures_run=("$model" --epochs 2 --seed 1)
+expect 3 "an unreadable picture stops the run" "$regraft" tune "${pictures_run[@]}" --data bad -o bad.onnx
+expect 0 "without the unreadable ones" "$regraft" tune "${pictures_run[@]}" --data good -o good.onnx
+expect 0 "leaving the unreadable ones out" "$regraft" tune "${pictures_run[@]}" --data bad --skip-broken -o bad.onnx --run bad.run
+holds "each is named once" test "$(grep -c '^skipped: ' err)" = 3
+holds "and makes no difference" cmp -s good.onnx bad.onnx
+expect 0 "eval leaves them out too" "$regraft" eval bad.onnx --data bad --skip-broken --json
+holds "and counts the rest" grep -q '"samples": 12' out
+
 # resuming: the same bytes as without the kill
 plain=("$model" --data "$pictures" --preset 0..1 --epochs 40 --patience 0 --seed 2 -q)
 expect 0 "an uninterrupted run" "$regraft" tune "${plain[@]}" -o whole.onnx --run whole

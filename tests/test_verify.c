@@ -1,0 +1,123 @@
+/* What is written must be what is in memory: every way in which a file could differ is found, and the file is gone. */
+#include "tests/graph_test.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "cli/print.h"
+#include "cli/verify.h"
+
+static const char net[] = "<ir_version: 8, opset_import: [\"\" : 17]> "
+                          "g (float[N,4] x) => (float[N,2] y) <float[4,3] w = {0.5, -1.0, 2.0, ...}, float[2,3] v = {1.5, ...}> {"
+                          "  h = MatMul (x, w) r = Relu (h) y = Gemm <transB = 1> (r, v) }";
+
+static char folder[] = "/tmp/regraft-verify-XXXXXX";
+
+static const char *output(void)
+{
+    static char path[64];
+    snprintf(path, sizeof path, "%s/out.onnx", folder);
+    return path;
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    say_quietly(true);
+    return mkdtemp(folder) == NULL;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    unlink(output());
+    return rmdir(folder);
+}
+
+static Model *written(void)
+{
+    Error err = {STATUS_OK, ""};
+    Model *model = parse_model(net);
+    assert_ok(document_save(model, output(), false, &err), &err);
+    return model;
+}
+
+static void assert_unverified(Model *model, const Witness *witness, bool stripped, const char *part)
+{
+    Error err = {STATUS_OK, ""};
+    assert_int_equal(document_verify(model, NULL, witness, stripped, output(), &err), STATUS_UNVERIFIED);
+    if (strstr(err.message, part) == NULL)
+        fail_msg("'%s' is not in '%s'", part, err.message);
+    assert_int_not_equal(access(output(), F_OK), 0);
+    model_free(model);
+}
+
+static void a_file_as_it_is_in_memory_stays(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    Model *model = written();
+    assert_ok(document_verify(model, NULL, NULL, false, output(), &err), &err);
+    assert_int_equal(access(output(), F_OK), 0);
+    model_free(model);
+}
+
+static void another_node_or_number_is_found(void **state)
+{
+    (void)state;
+    Model *model = written();
+    node_set_int(model->graph->last, "transB", 0);
+    assert_unverified(model, NULL, false, "is not what is in memory");
+    model = written();
+    Tensor *weight = graph_find(model->graph, "v")->constant;
+    float *changed = arena_copy(&model->arena, weight->data, weight->bytes);
+    changed[5] += 1e-3f;
+    weight->data = changed;
+    assert_unverified(model, NULL, true, "initializer 'v' has other bytes than before");
+}
+
+/* Text and initializers are alike to this check; the numbers that come out are not. */
+static void another_output_is_found(void **state)
+{
+    (void)state;
+    Model *model = written();
+    node_set_float(model->graph->last, "alpha", 1.0001f);
+    assert_unverified(model, NULL, true, "output 'y' is ");
+}
+
+static void outputs_that_training_did_not_give_are_found(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    float x[4] = {1, 0.5f, -0.25f, 2}, y[2];
+    Model *model = written();
+    const float *w = graph_find(model->graph, "w")->constant->data, *v = graph_find(model->graph, "v")->constant->data;
+    for (int c = 0; c < 2; c++) {
+        y[c] = 0;
+        for (int k = 0; k < 3; k++) {
+            float h = 0;
+            for (int i = 0; i < 4; i++)
+                h += x[i] * w[3 * i + k];
+            y[c] += fmaxf(h, 0) * v[3 * c + k];
+        }
+    }
+    Witness witness = {.inputs = {{.dtype = DTYPE_F32, .rank = 2, .dims = {1, 4}, .count = 4, .data = x}},
+                       .input_count = 1,
+                       .rows = y,
+                       .count = 2,
+                       .tolerance = 1e-3};
+    assert_ok(document_verify(model, NULL, &witness, false, output(), &err), &err);
+    y[1] *= 1.01f;
+    assert_unverified(model, &witness, false, "differs from training's by ");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_as_it_is_in_memory_stays),
+        cmocka_unit_test(another_node_or_number_is_found),
+        cmocka_unit_test(another_output_is_found),
+        cmocka_unit_test(outputs_that_training_did_not_give_are_found),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
