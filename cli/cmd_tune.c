@@ -13,6 +13,7 @@ static const char *const schedules[] = {"auto", "constant", "step", "cosine", "l
 static const char *const inits[] = {"pretrained", "scratch", NULL};
 static const char *const augments[] = {"auto", "none", "light", "strong", NULL};
 static const char *const frames[] = {"auto", "crop", "squash", "pad", NULL};
+static const char *const lengths[] = {"auto", "keep", "cut", NULL};
 static const char *const filters[] = {"bilinear", "bicubic", "nearest", NULL};
 
 static const Option options[] = {
@@ -24,6 +25,11 @@ static const Option options[] = {
     {OPTION("--only", 0, LIST, only, "CLASS", "train on these classes alone"), .commas = true},
     {OPTION("--per-class", 0, INT, per_class, "N", "at most N training samples of each class"), .positive = true},
     {OPTION("--skip-broken", 0, FLAG, skip_broken, NULL, "leave unreadable pictures out instead of stopping")},
+    {OPTION("--lengths", 0, CHOICE, lengths, "HOW",
+            "sequences with a mask: keep them as the data pads them, or cut each batch to its longest and put alike "
+            "lengths "
+            "together; auto: cut, but keep with --recipe plain"),
+     .choices = lengths},
     {OPTION("--preset", 0, TEXT, preset, "NAME",
             "preprocessing: imagenet, 0..1, -1..1, 0..255, each also with -bgr, caffe; found by default"),
      .group = "Pictures"},
@@ -45,6 +51,7 @@ static const Option options[] = {
     {OPTION("--init", 0, CHOICE, init, "HOW", "scratch: forget the trained weights, for comparison"), .choices = inits},
     {OPTION("--loss", 0, LIST, losses, "KIND", "softmax_ce, lm, bce, mse, l1, huber, dice, multi; one for each output"),
      .commas = true},
+    {OPTION("--ignore-index", 0, INT, ignore_index, "N", "class index that does not count in a loss")},
     {OPTION("--epochs", 'e', INT, epochs, "N", "at most so many passes"), .positive = true},
     {OPTION("--batch", 'b', INT, batch, "N", "samples a step"), .positive = true},
     {OPTION("--accumulate", 0, INT, accumulate, "N", "steps an update"), .positive = true},
@@ -150,6 +157,7 @@ Status cmd_tune(int argc, char **argv, Error *err)
                          .epsilon = NAN,
                          .alpha = NAN,
                          .lr = NAN,
+                         .ignore_index = -100,
                          .held_out = 0.2,
                          .crop = NAN,
                          .patience = -1,

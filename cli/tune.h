@@ -11,11 +11,13 @@
 
 typedef enum RecipeKind { RECIPE_AUTO, RECIPE_PLAIN, RECIPE_PROBE } RecipeKind;
 
+typedef enum LengthsChoice { LENGTHS_AUTO, LENGTHS_KEEP, LENGTHS_CUT } LengthsChoice;
+
 typedef struct TuneFields {
     const char *data, *val, *test, *output, *run_folder, *head, *preset, *size, *example, *resume;
     TextList train, freeze, losses, only, classes;
-    int recipe, optimizer, schedule, init, augment, frame, filter;
-    int64_t epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden;
+    int recipe, optimizer, schedule, init, augment, frame, filter, lengths;
+    int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden;
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
         crop;
     bool nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe,
@@ -41,6 +43,7 @@ typedef struct Tune {
     ParamList params;
     bool *wanted; /* [params.count] what --train and the freeze marks leave */
     DataParts data;
+    Lengths lengths[3]; /* of train, val, test; of NULL: as the data has it */
     LossSpec losses[SOURCE_MAX];
     size_t loss_count;
     PictureSpec picture;

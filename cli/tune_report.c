@@ -113,6 +113,8 @@ void tune_release(Tune *tune)
 {
     progress_close(&tune->progress);
     witness_release(&tune->witness);
+    for (size_t p = 0; p < 3; p++)
+        lengths_release(&tune->lengths[p]);
     data_close(&tune->data);
     free(tune->wanted);
     model_free(tune->document);

@@ -38,7 +38,13 @@ static AugmentSpec augmentation(const Tune *tune)
 Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *source, Error *err)
 {
     AugmentSpec augment = augmentation(tune);
+    const Dataset *const parts[] = {tune->data.train, tune->data.val, tune->data.test};
+    const Lengths *lengths = NULL;
+    for (size_t p = 0; p < 3; p++)
+        if (set == parts[p] && tune->lengths[p].of != NULL)
+            lengths = &tune->lengths[p];
     LoaderOptions options = {.augment = train ? &augment : NULL,
+                             .lengths = lengths,
                              .seed = (uint64_t)tune->fields->seed,
                              .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN};
     return dataset_source_init(source, set, &tune->picture, &options, err);

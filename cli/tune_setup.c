@@ -122,7 +122,7 @@ static Status choose_losses(Tune *tune, Error *err)
         *loss = (LossSpec){.kind = loss_for(target),
                            .output = i,
                            .weight = 1,
-                           .ignore_index = -1,
+                           .ignore_index = tune->fields->ignore_index,
                            .label_smoothing = tune->fields->label_smoothing};
         if (given->count > 0 && !multi)
             TRY(parse_loss(given->items[given->count > 1 ? i : 0], &loss->kind, err));
@@ -302,6 +302,33 @@ static void describe(Tune *tune)
                   human_count((int64_t)wanted).text, human_count((int64_t)all).text, forms[form]);
 }
 
+/* Sequences: batches as long as their longest sample, where nothing is lost by it. */
+static Status find_lengths(Tune *tune, Error *err)
+{
+    const TuneFields *f = tune->fields;
+    const Dataset *const parts[] = {tune->data.train, tune->data.val, tune->data.test};
+    const char *why = NULL;
+    if (f->lengths == LENGTHS_KEEP || (f->lengths == LENGTHS_AUTO && f->recipe == RECIPE_PLAIN))
+        return STATUS_OK;
+    for (size_t p = 0; p < 3; p++)
+        if (parts[p] != NULL)
+            TRY(lengths_find(parts[p], tune->document, tune->losses, tune->loss_count, &tune->lengths[p],
+                             p == 0 ? &why : NULL, err));
+    const Lengths *train = &tune->lengths[0];
+    if (train->of == NULL && f->lengths == LENGTHS_CUT)
+        return fail(err, STATUS_USAGE, "--lengths cut: %s", why != NULL ? why : "no input is called a mask");
+    if (why != NULL)
+        progress_note(&tune->progress, "lengths", "sequences are not cut to the longest of a batch: %s", why);
+    double sum = 0;
+    for (size_t i = 0; i < dataset_count(tune->data.train) && train->of != NULL; i++)
+        sum += train->of[i];
+    if (train->of != NULL)
+        progress_note(&tune->progress, "lengths",
+                      "batches are cut to their longest sample: %.1f positions on average, %zu in the data",
+                      sum / (double)dataset_count(tune->data.train), train->longest);
+    return STATUS_OK;
+}
+
 /* --example-input: see runtime/untrace.c. */
 static Status untrace(Tune *tune, Error *err)
 {
@@ -328,6 +355,7 @@ Status tune_setup(Tune *tune, Error *err)
     TRY(settle_dtypes(tune, err));
     TRY(replace_head(tune, err));
     TRY(choose_parameters(tune, err));
+    TRY(find_lengths(tune, err));
     if (tune->fields->example != NULL)
         TRY(untrace(tune, err));
     if (tune->has_picture)

@@ -279,8 +279,17 @@ Status dataset_frame(const Dataset *set, const PictureSpec *spec, Dataset **fram
 
 typedef struct Loader Loader;
 
+/* How long each sample of a sequence is, and which array fields [T, ...] are cut to the longest of their batch. Lengths of batches
+ * are rounded up to multiples of `step`, so that there are few shapes. */
+typedef struct Lengths {
+    uint32_t *of;        /* [samples of the set] */
+    size_t longest, step; /* T, what samples are padded to; step <= T */
+    bool cut_input[FIELDS_MAX], cut_target[FIELDS_MAX];
+} Lengths;
+
 typedef struct LoaderOptions {
     const PictureSpec *picture; /* needed when a field is a picture */
+    const Lengths *lengths;     /* NULL: every batch is as long as the data; else passes that shuffle put alike lengths together */
     const AugmentSpec *augment; /* used in passes that train; NULL: none */
     uint64_t seed;
     bool keep_order;  /* not shuffled in training either */
@@ -293,6 +302,7 @@ typedef struct LoaderOptions {
 
 typedef struct LoadedBatch {
     size_t size;         /* samples; 0: the pass is over */
+    size_t length;       /* with lengths: what the fields that are cut were cut to */
     const size_t *ids;   /* which, in the data set's numbering */
     void *const *inputs; /* by the data set's fields; [size, ...], valid until the next call */
     void *const *targets;

@@ -5,12 +5,13 @@
  * matter. Threads wait while the ring is full: memory is bounded, and compute is not disturbed once decoding is ahead.
  */
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "data/dataset.h"
 
-enum { SLOTS_MAX = 64, MEMORY_DEFAULT = 256 << 20 };
+enum { SLOTS_MAX = 64, MEMORY_DEFAULT = 256 << 20, BUCKET_BATCHES = 50 };
 
 typedef struct BatchSlot {
     size_t size, done;
@@ -293,6 +294,42 @@ static void quiet(Loader *loader) /* with the lock held: nobody works afterwards
         pthread_cond_wait(&loader->ready, &loader->lock);
 }
 
+typedef struct Sorted {
+    uint32_t length;
+    size_t place, id;
+} Sorted;
+
+static int by_length(const void *a, const void *b)
+{
+    const Sorted *x = a, *y = b;
+    if (x->length != y->length)
+        return x->length < y->length ? -1 : 1;
+    return x->place < y->place ? -1 : 1;
+}
+
+/* Alike lengths together: a shuffled order is sorted by length in pools of BUCKET_BATCHES batches, and the full batches
+ * of the whole pass are shuffled again; one that is not full stays last. Without memory for it the order stays
+ * shuffled. */
+static void bucket(const Lengths *lengths, size_t *order, size_t count, size_t batch, Rng *rng)
+{
+    size_t full = count / batch, pool = batch * BUCKET_BATCHES;
+    Sorted *sorted = malloc((count + 1) * sizeof *sorted);
+    size_t *places = malloc((full + 1) * sizeof *places);
+    for (size_t i = 0; i < count && sorted != NULL; i++)
+        sorted[i] = (Sorted){lengths->of[order[i]], i, order[i]};
+    for (size_t i = 0; i < count && sorted != NULL; i += pool)
+        qsort(sorted + i, count - i < pool ? count - i : pool, sizeof *sorted, by_length);
+    for (size_t b = 0; b < full && places != NULL; b++)
+        places[b] = b;
+    if (sorted != NULL && places != NULL) {
+        rng_shuffle(rng, places, full);
+        for (size_t i = 0; i < count; i++)
+            order[i] = sorted[i < full * batch ? places[i / batch] * batch + i % batch : i].id;
+    }
+    free(sorted);
+    free(places);
+}
+
 Status loader_start(Loader *loader, uint64_t epoch, bool train, size_t batch, size_t skip, Error *err)
 {
     size_t count = loader->set->count;
@@ -306,6 +343,8 @@ Status loader_start(Loader *loader, uint64_t epoch, bool train, size_t batch, si
         if (train && !loader->options.keep_order) {
             Rng rng = rng_at(loader->options.seed, rng_mix(0x0d3e, epoch));
             rng_shuffle(&rng, loader->order, count);
+            if (loader->options.lengths != NULL)
+                bucket(loader->options.lengths, loader->order, count, batch, &rng);
         }
         loader->epoch = epoch;
         loader->train = train;
@@ -324,6 +363,40 @@ Status loader_start(Loader *loader, uint64_t epoch, bool train, size_t batch, si
     }
     pthread_mutex_unlock(&loader->lock);
     return status;
+}
+
+/* ---- sequences cut to the longest of the batch ------------------------------------------------------------------- */
+
+static size_t batch_length(const Lengths *lengths, const size_t *ids, size_t size)
+{
+    size_t longest = 1;
+    for (size_t i = 0; i < size; i++)
+        longest = lengths->of[ids[i]] > longest ? lengths->of[ids[i]] : longest;
+    longest = (longest + lengths->step - 1) / lengths->step * lengths->step;
+    return longest < lengths->longest ? longest : lengths->longest;
+}
+
+static void cut_rows(void *rows, size_t size, size_t bytes, size_t kept)
+{
+    for (size_t i = 1; i < size; i++)
+        memmove((char *)rows + i * kept, (char *)rows + i * bytes, kept);
+}
+
+static size_t cut_batch(const Loader *loader, BatchSlot *slot)
+{
+    const Lengths *lengths = loader->options.lengths;
+    if (lengths == NULL)
+        return 0;
+    size_t length = batch_length(lengths, slot->ids, slot->size);
+    for (int k = 0; k < loader->input_count; k++)
+        if (lengths->cut_input[k])
+            cut_rows(slot->inputs[k], slot->size, loader->input_bytes[k],
+                     loader->input_bytes[k] / lengths->longest * length);
+    for (int k = 0; k < loader->target_count; k++)
+        if (lengths->cut_target[k])
+            cut_rows(slot->targets[k], slot->size, loader->target_bytes[k],
+                     loader->target_bytes[k] / lengths->longest * length);
+    return length;
 }
 
 /* Moves rows of readable samples together. Reports each broken one once. */
@@ -385,7 +458,7 @@ Status loader_next(Loader *loader, LoadedBatch *batch, Error *err)
         TRY(drop_broken(loader, slot, err));
         if (slot->size == 0) /* every file of this batch was broken */
             continue;
-        *batch = (LoadedBatch){slot->size, slot->ids, slot->inputs, slot->targets};
+        *batch = (LoadedBatch){slot->size, cut_batch(loader, slot), slot->ids, slot->inputs, slot->targets};
         return STATUS_OK;
     }
 }

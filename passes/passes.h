@@ -202,7 +202,7 @@ typedef struct LossSpec {
     size_t output;           /* index of the graph output it reads */
     double weight;           /* in the sum of losses */
     double label_smoothing;
-    int64_t ignore_index;    /* class index that does not count; -1: none */
+    int64_t ignore_index;    /* class index that does not count; torch has -100 */
     const float *class_weights; /* [classes] or NULL */
     double delta;            /* Huber */
     const char *target_name; /* new graph input; int64 class indices, or floats of the output's shape */

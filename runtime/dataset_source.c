@@ -38,11 +38,15 @@ static Status dataset_next(Source *base, Batch *batch, Error *err)
     for (int i = 0; i < batch->input_count; i++) {
         batch_type(dataset_input(source->set, i), &source->picture, &batch->input_types[i]);
         batch->input_types[i].dims[0] = (int64_t)loaded.size;
+        if (loaded.length > 0 && source->lengths->cut_input[i])
+            batch->input_types[i].dims[1] = (int64_t)loaded.length;
         batch->inputs[i] = loaded.size > 0 ? loaded.inputs[i] : NULL;
     }
     for (int i = 0; i < batch->target_count; i++) {
         batch_type(dataset_target(source->set, i), &source->picture, &batch->target_types[i]);
         batch->target_types[i].dims[0] = (int64_t)loaded.size;
+        if (loaded.length > 0 && source->lengths->cut_target[i])
+            batch->target_types[i].dims[1] = (int64_t)loaded.length;
         batch->targets[i] = loaded.size > 0 ? loaded.targets[i] : NULL;
     }
     return STATUS_OK;
@@ -54,6 +58,7 @@ Status dataset_source_init(DatasetSource *source, const Dataset *set, const Pict
     memset(source, 0, sizeof *source);
     source->set = set;
     source->picture = *picture;
+    source->lengths = options->lengths;
     LoaderOptions with_picture = *options;
     with_picture.picture = &source->picture;
     source->source =

@@ -87,11 +87,19 @@ static bool is_linear_head(const Graph *suffix)
     return linear && (first->next == NULL || strcmp(first->next->op_type, "Add") == 0);
 }
 
-typedef struct Prefix { /* plans of the frozen part for one batch size */
+typedef struct Prefix { /* plan of the frozen part for one shape of batch */
     Model *whole, *prefix, *suffix;
     Plan *plan;
-    size_t size;
+    int input_count;
+    Type types[SOURCE_MAX];
 } Prefix;
+
+enum { PREFIXES = 8 }; /* shapes at a time */
+
+typedef struct Prefixes {
+    Prefix items[PREFIXES];
+    size_t next; /* which makes room */
+} Prefixes;
 
 static void prefix_release(Prefix *p)
 {
@@ -120,7 +128,40 @@ static Status prefix_build(Model *document, const ParamList *params, const Batch
     TRY(working_split(p->whole, &p->prefix, &p->suffix, err));
     TRY(pass_fuse_elementwise(p->prefix->graph, err));
     TRY(plan_build(p->prefix, NULL, NULL, &p->plan, err));
-    p->size = batch->size;
+    p->input_count = batch->input_count;
+    memcpy(p->types, batch->input_types, sizeof p->types);
+    return STATUS_OK;
+}
+
+static bool same_shapes(const Prefix *p, const Batch *batch)
+{
+    bool same = p->plan != NULL && p->input_count == batch->input_count;
+    for (int i = 0; i < batch->input_count && same; i++) {
+        const Type *a = &p->types[i], *b = &batch->input_types[i];
+        same = a->rank == b->rank && memcmp(a->dims, b->dims, (size_t)a->rank * sizeof a->dims[0]) == 0;
+    }
+    return same;
+}
+
+static Status prefix_for(Model *document, const ParamList *params, const Batch *batch, Prefixes *prefixes, Prefix **p,
+                         Error *err)
+{
+    for (size_t i = 0; i < PREFIXES; i++) {
+        *p = &prefixes->items[i];
+        if (same_shapes(*p, batch))
+            return STATUS_OK;
+    }
+    *p = &prefixes->items[prefixes->next++ % PREFIXES];
+    return prefix_build(document, params, batch, *p, err);
+}
+
+/* Rows are of one size: a border that follows the length of the sequence cannot be kept. */
+static Status check_border(const FeatureCache *cache, const Graph *prefix, Error *err)
+{
+    for (int i = 0; i < cache->count; i++)
+        if (row_size(&prefix->outputs[i]->type) != cache->row_bytes[i])
+            return fail(err, STATUS_UNSUPPORTED, "'%s' at the border of the frozen part is as long as its batch",
+                        prefix->outputs[i]->name);
     return STATUS_OK;
 }
 
@@ -148,20 +189,21 @@ static Status run_batch(FeatureCache *cache, Prefix *p, const Batch *batch, Erro
 }
 
 static Status fill(Model *document, const ParamList *params, Source *source, size_t memory_limit, FeatureCache *cache,
-                   Prefix *p, Error *err)
+                   Prefixes *prefixes, Error *err)
 {
     for (;;) {
         Batch batch;
+        Prefix *p;
         TRY(source->next(source, &batch, err));
         if (batch.size == 0)
             return STATUS_OK;
-        if (p->size != batch.size)
-            TRY(prefix_build(document, params, &batch, p, err));
+        TRY(prefix_for(document, params, &batch, prefixes, &p, err));
         if (cache->count == 0) {
             TRY(describe_border(cache, p->prefix->graph, &batch, err));
             cache->linear = is_linear_head(p->suffix->graph);
             TRY(allocate_rows(cache, memory_limit, err));
         }
+        TRY(check_border(cache, p->prefix->graph, err));
         TRY(run_batch(cache, p, &batch, err));
     }
 }
@@ -172,9 +214,13 @@ Status features_cache(Model *document, const ParamList *params, Source *source, 
     memset(cache, 0, sizeof *cache);
     cache->samples = source->count;
     TRY(source->start(source, 0, false, batch, err));
-    Prefix prefix = {0};
-    Status status = fill(document, params, source, memory_limit, cache, &prefix, err);
-    prefix_release(&prefix);
+    Prefixes *prefixes = calloc(1, sizeof *prefixes);
+    if (prefixes == NULL)
+        return fail(err, STATUS_ENVIRONMENT, "no memory for plans");
+    Status status = fill(document, params, source, memory_limit, cache, prefixes, err);
+    for (size_t i = 0; i < PREFIXES; i++)
+        prefix_release(&prefixes->items[i]);
+    free(prefixes);
     if (status == STATUS_OK && cache->count == 0)
         status = fail(err, STATUS_REJECTED, "no samples to compute features of");
     if (status != STATUS_OK)

@@ -57,6 +57,7 @@ typedef struct DatasetSource {
     Source source;
     const Dataset *set;
     PictureSpec picture;
+    const Lengths *lengths; /* as in the options */
     Loader *loader;
     bool unlabelled; /* batches without targets */
 } DatasetSource;
@@ -64,6 +65,16 @@ typedef struct DatasetSource {
 Status dataset_source_init(DatasetSource *source, const Dataset *set, const PictureSpec *picture, const LoaderOptions *options,
                            Error *err);
 void dataset_source_release(DatasetSource *source);
+
+/* ---- lengths.c: sequences that need not be padded as far as the file pads them ------------------------------------ */
+
+/* The length of every sample by the mask among the inputs (an input called ...mask..., [T] ones, then zeros), and which fields may be
+ * cut: those that hold one and the same value wherever the mask has ended, of inputs whose second dim the model leaves open.
+ * `losses`: a target that follows the length may only be cut where what is cut is ignored. `of` is NULL when nothing may be cut; `why`
+ * (may be NULL) then says why, or is NULL where there is no mask at all. */
+Status lengths_find(const Dataset *set, Model *document, const LossSpec *losses, size_t loss_count, Lengths *lengths,
+                    const char **why, Error *err);
+void lengths_release(Lengths *lengths);
 
 /* ---- metrics.c ------------------------------------------------------------------------------------------------- */
 
