@@ -1,6 +1,6 @@
 /* Patterns that are one operator, with a gradient of its own; before autodiff.
  * does: recognises what exporters wrote out (GELU by erf and by tanh, LayerNormalization, RMSNormalization, x
- * sigmoid(x), x tanh(softplus(x)), hard swish, log of softmax) and training BatchNorm before Relu. Each is replaced
+ * sigmoid(x), x tanh(softplus(x)), hard swish, log of softmax) and training BatchNorm before an activation. Each is replaced
  * only when the operator has a row. needs: inferred shapes, newest forms. keeps: names of results that something else
  * reads. breaks: nothing; what the pattern leaves behind is dead and goes with pass_clean.
  *
@@ -385,47 +385,70 @@ static Node *fuse_normalisation(const Fuser *f, Node *root)
     return node;
 }
 
-/* ---- BatchNorm in training, then Relu -----------------------------------------------------------------------------
+/* ---- BatchNorm in training, then an activation ---------------------------------------------------------------------
  */
 
-static Node *fuse_batchnorm_relu(const Fuser *f, Node *norm)
+/* Bounds that zero lies between: padding channels stay zero. */
+static bool clip_bounds(const Node *clip, double *low, double *high)
 {
-    Node *relu = reader_of(norm->outputs[0], "Relu");
-    if (relu == NULL || opset_find(f->graph->model->ops, DOMAIN_INTERNAL, "BatchNormTrainRelu", 0) == NULL)
-        return NULL;
-    Value *result = relu->outputs[0];
-    node_set_output(relu, 0, NULL);
-    node_remove(relu);
+    *low = node_input(clip, 1) == NULL ? -INFINITY : number_of(clip->inputs[1]);
+    *high = node_input(clip, 2) == NULL ? INFINITY : number_of(clip->inputs[2]);
+    return *low <= 0 && *high >= 0;
+}
+
+static Node *activation_of(const Value *value)
+{
+    static const char *const names[] = {"Relu", "Clip", "Swish", "HardSwish"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        Node *node = reader_of(value, names[i]);
+        if (node != NULL && node->inputs[0] == value && node_float(node, "alpha", 1) == 1)
+            return node;
+    }
+    return NULL;
+}
+
+static void fuse_batchnorm(Node *norm)
+{
+    double low = 0, high = 0;
+    Node *activation = activation_of(norm->outputs[0]);
+    bool clip = activation != NULL && node_is(activation, "Clip");
+    if (activation == NULL || node_attr(norm, "activation") != NULL ||
+        (clip && !clip_bounds(activation, &low, &high)))
+        return;
+    Value *result = activation->outputs[0];
+    node_set_string(norm, "activation", activation->op_type);
+    if (clip) {
+        node_set_float(norm, "low", (float)low);
+        node_set_float(norm, "high", (float)high);
+    }
+    node_set_output(activation, 0, NULL);
+    node_remove(activation);
     node_set_output(norm, 0, NULL);
     node_set_output(norm, 0, result);
-    node_set_op(norm, DOMAIN_INTERNAL, "BatchNormTrainRelu", 0);
-    return norm;
 }
 
 /* ---- the walk -------------------------------------------------------------------------------------------------------
  */
 
 static const struct Pattern {
-    const char *domain, *start; /* the node that a match starts from */
+    const char *start; /* the node that a match starts from, of the default domain */
     Node *(*fuse)(const Fuser *f, Node *start);
 } patterns[] = {
-    {DOMAIN_INTERNAL, "BatchNormTrain", fuse_batchnorm_relu},
-    {"", "Erf", fuse_gelu_erf},
-    {"", "Tanh", fuse_gelu_tanh},
-    {"", "Sigmoid", fuse_swish},
-    {"", "Softplus", fuse_mish},
-    {"", "HardSigmoid", fuse_hard_swish},
-    {"", "Clip", fuse_hard_swish_clip},
-    {"", "Softmax", fuse_log_softmax},
-    {"", "Sqrt", fuse_normalisation},
+    {"Erf", fuse_gelu_erf},
+    {"Tanh", fuse_gelu_tanh},
+    {"Sigmoid", fuse_swish},
+    {"Softplus", fuse_mish},
+    {"HardSigmoid", fuse_hard_swish},
+    {"Clip", fuse_hard_swish_clip},
+    {"Softmax", fuse_log_softmax},
+    {"Sqrt", fuse_normalisation},
 };
 
 /* The walk goes on behind `node`, whatever a match took away around it. */
 static Node *fuse_at(const Fuser *f, Node *node)
 {
     for (size_t i = 0; i < sizeof patterns / sizeof patterns[0]; i++)
-        if (strcmp(node->op_type, patterns[i].start) == 0 && strcmp(node->domain, patterns[i].domain) == 0 &&
-            patterns[i].fuse(f, node) != NULL)
+        if (node_is(node, patterns[i].start) && patterns[i].fuse(f, node) != NULL)
             break;
     return node->next;
 }
@@ -435,5 +458,9 @@ Status pass_fuse(Graph *graph, Error *err)
     Fuser fuser = {graph, err};
     for (Node *node = graph->first; node != NULL;)
         node = fuse_at(&fuser, node);
-    return pass_clean(graph, err);
+    TRY(pass_clean(graph, err)); /* activations are single nodes by now, and the only readers */
+    for (Node *node = graph->first; node != NULL; node = node->next)
+        if (strcmp(node->op_type, "BatchNormTrain") == 0 && strcmp(node->domain, DOMAIN_INTERNAL) == 0)
+            fuse_batchnorm(node);
+    return STATUS_OK;
 }

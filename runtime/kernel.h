@@ -136,6 +136,7 @@ int64_t slot_count(const Slot *slot);
 /* Zeroes the channel padding of a blocked slot: after kernels with f(0) != 0. */
 void slot_clear_padding(Slot *slot, int block);
 
+int parallel_threads(void); /* of the pool */
 /* Runs `body` over [0, n) on the pool in contiguous ranges of at least `grain`. Same split at the same thread count. */
 void parallel_for(int64_t n, int64_t grain, void (*body)(int64_t begin, int64_t end, void *context), void *context);
 

@@ -8,6 +8,15 @@
 #include <xmmintrin.h>
 #endif
 
+int parallel_threads(void)
+{
+#ifdef _OPENMP
+    return omp_get_max_threads();
+#else
+    return 1;
+#endif
+}
+
 void parallel_for(int64_t n, int64_t grain, void (*body)(int64_t begin, int64_t end, void *context), void *context)
 {
     if (n <= 0)

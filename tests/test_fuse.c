@@ -119,17 +119,26 @@ static void normalisations_are_known_as_exporters_decompose_them(void **state)
         check_fuse(&cases[i], pass_fuse);
 }
 
-static void training_batchnorm_takes_its_relu(void **state)
+static void training_batchnorm_takes_its_activation(void **state)
 {
     (void)state;
+#define NORM                                                                                                           \
+    "<float[2] s={1.0,2.0}, float[2] b={0.5,0.0}, float[2] m={0.0,0.0}, float[2] v={1.0,1.0}, float lo={-1.0}, "       \
+    "float one={1.0}, float six={6.0}> { n, sm, sv = ai.regraft.BatchNormTrain(x, s, b, m, v) "
     static const FuseCase cases[] = {
-        {"g (float[4,2] x) => (y) <float[2] s={1.0,2.0}, float[2] b={0.5,0.0}, float[2] m={0.0,0.0}, "
-         "float[2] v={1.0,1.0}> { n, sm, sv = ai.regraft.BatchNormTrain(x, s, b, m, v) y = Relu(n) }",
-         "BatchNormTrainRelu"},
-        {"g (float[4,2] x) => (y, n) <float[2] s={1.0,2.0}, float[2] b={0.5,0.0}, float[2] m={0.0,0.0}, "
-         "float[2] v={1.0,1.0}> { n, sm, sv = ai.regraft.BatchNormTrain(x, s, b, m, v) y = Relu(n) }",
-         "BatchNormTrain Relu"},
+        {"g (float[4,2] x) => (y) " NORM "y = Relu(n) }", "BatchNormTrain"},
+        {"g (float[4,2] x) => (y) " NORM "y = Clip(n, lo, six) }", "BatchNormTrain"},
+        {"g (float[4,2] x) => (y) " NORM "y = Clip(n, , one) }", "BatchNormTrain"},
+        {"g (float[4,2] x) => (y) " NORM "g = Sigmoid(n) y = Mul(n, g) }", "BatchNormTrain"},
+        {"g (float[4,2] x) => (y) " NORM "y = HardSwish(n) }", "BatchNormTrain"},
+        {"g (float[4,2] x) => (y) " NORM "y = Clip(n, one, six) }", "BatchNormTrain Clip"}, /* padding would be 1 */
+        {"g (float[4,2] x, float lo) => (y) <float[2] s={1.0,2.0}, float[2] b={0.5,0.0}, float[2] m={0.0,0.0}, "
+         "float[2] v={1.0,1.0}> { n, sm, sv = ai.regraft.BatchNormTrain(x, s, b, m, v) y = Clip(n, lo) }",
+         "BatchNormTrain Clip"},
+        {"g (float[4,2] x) => (y) " NORM "y = Swish<alpha=2.0>(n) }", "BatchNormTrain Swish"},
+        {"g (float[4,2] x) => (y, n) " NORM "y = Relu(n) }", "BatchNormTrain Relu"},
     };
+#undef NORM
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         check_fuse(&cases[i], pass_fuse);
 }
@@ -206,7 +215,7 @@ int main(void)
         cmocka_unit_test(gelu_by_tanh_is_known_with_a_power_and_with_products),
         cmocka_unit_test(gates_become_their_activation),
         cmocka_unit_test(normalisations_are_known_as_exporters_decompose_them),
-        cmocka_unit_test(training_batchnorm_takes_its_relu),
+        cmocka_unit_test(training_batchnorm_takes_its_activation),
         cmocka_unit_test(convolutions_take_up_what_follows),
         cmocka_unit_test(trained_parts_are_left_for_the_gradient),
     };

@@ -2,11 +2,11 @@
  *
  * A file's BatchNormalization either uses the statistics it is given (inference form) or those of the batch
  * (training_mode). Training goes through an internal row instead, which passes put in its place:
- *     BatchNormTrain(x, scale, bias, mean_state, var_state)      y, saved_mean, saved_var [, mask]
- *     BatchNormTrainRelu                                         the same with y = max(y, 0)
- *     BatchNormTrainGrad(dy, x, scale, saved_mean, saved_var [, mask])   dx [, dscale, dbias]
- *     BatchNormFixedGrad(dy, x, scale, mean, var)                        dx [, dscale, dbias]; statistics are constants
- * Attributes epsilon, momentum. Variances are the population's, as ONNX says. The kernel updates the states in place,
+ *     BatchNormTrain(x, scale, bias, mean_state, var_state)          y, saved_mean, saved_var
+ *     BatchNormTrainGrad(dy, x, scale, saved_mean, saved_var, bias)  dx [, dscale, dbias]
+ *     BatchNormFixedGrad(dy, x, scale, mean, var)                    dx [, dscale, dbias]; statistics are constants
+ * Attributes epsilon, momentum; of the training rows also `activation`, the operator that follows (passes/fuse.c puts it
+ * there), with low and high when it is Clip. Variances are the population's, as ONNX says. The kernel updates the states in place,
  *     state = state * momentum + statistic * (1 - momentum);
  * eval, which is a function of its inputs, leaves them alone. Kernels are in batchnorm_kernel.c. */
 #include "runtime/ops/batchnorm.h"
@@ -55,10 +55,7 @@ static Status batchnorm_infer(Node *node, Error *err)
     for (int i = 1; i < node->output_count; i++) {
         if (node->outputs[i] == NULL)
             continue;
-        if (i == BATCHNORM_MASK)
-            type_set(&node->outputs[i]->type, DTYPE_U8, x->rank, x->dims);
-        else
-            type_set(&node->outputs[i]->type, node->inputs[BATCHNORM_MEAN]->type.dtype, 1, &extent.channels);
+        type_set(&node->outputs[i]->type, node->inputs[BATCHNORM_MEAN]->type.dtype, 1, &extent.channels);
     }
     return STATUS_OK;
 }
@@ -95,6 +92,16 @@ static Status batchnorm_upgrade(Node *node, Error *err)
     return STATUS_OK;
 }
 
+BatchNormActivation batchnorm_activation(const Node *node)
+{
+    static const char *const names[] = {"", "Relu", "Clip", "Swish", "HardSwish"};
+    const char *name = node_string(node, "activation", "");
+    for (int i = BATCHNORM_RELU; i <= BATCHNORM_HARD_SWISH; i++)
+        if (strcmp(name, names[i]) == 0)
+            return (BatchNormActivation)i;
+    return BATCHNORM_LINEAR;
+}
+
 /* ---- eval ---------------------------------------------------------------------------------------------------- */
 
 /* Mean and population variance of each channel. */
@@ -125,21 +132,58 @@ static Status read_inputs(EvalContext *context, int x_index, Inputs *in, Error *
     in->epsilon = (double)node_float(context->node, "epsilon", 1e-5f);
     for (int i = 0; i < 6; i++) {
         in->data[i] = NULL;
-        if (i < context->in_count && i != BATCHNORM_GRAD_MASK)
+        if (i < context->in_count)
             TRY(wide_input(context, i, &in->data[i], err));
     }
     return STATUS_OK;
 }
 
-static void normalise(const Inputs *in, const double *mean, const double *var, bool relu, double *y)
+static void normalise(const Inputs *in, const double *mean, const double *var, double *y)
 {
     Extent e = in->extent;
     for (int64_t i = 0; i < in->x->count; i++) {
         int64_t c = i / e.spatial % e.channels;
         double x_hat = (in->data[BATCHNORM_X][i] - mean[c]) / sqrt(var[c] + in->epsilon);
         y[i] = in->data[BATCHNORM_SCALE][c] * x_hat + in->data[BATCHNORM_BIAS][c];
-        y[i] = relu ? fmax(y[i], 0) : y[i];
     }
+}
+
+/* f and f' of the training rows; at kinks the derivative is that of the operator's own row. */
+static double activate(const Node *node, double z)
+{
+    double low = (double)node_float(node, "low", -INFINITY), high = (double)node_float(node, "high", INFINITY);
+    switch (batchnorm_activation(node)) {
+    case BATCHNORM_LINEAR:
+        return z;
+    case BATCHNORM_RELU:
+        return z < 0 ? 0 : z;
+    case BATCHNORM_CLIP:
+        return z < low ? low : z > high ? high : z;
+    case BATCHNORM_SWISH:
+        return z / (1 + exp(-z));
+    case BATCHNORM_HARD_SWISH:
+        return z * fmin(fmax(z / 6 + 0.5, 0), 1);
+    }
+    return z;
+}
+
+static double slope(const Node *node, double z)
+{
+    double low = (double)node_float(node, "low", -INFINITY), high = (double)node_float(node, "high", INFINITY);
+    double s = 1 / (1 + exp(-z));
+    switch (batchnorm_activation(node)) {
+    case BATCHNORM_LINEAR:
+        return 1;
+    case BATCHNORM_RELU:
+        return z > 0;
+    case BATCHNORM_CLIP:
+        return z > low && z < high;
+    case BATCHNORM_SWISH:
+        return s + z * s * (1 - s);
+    case BATCHNORM_HARD_SWISH:
+        return z <= -3 ? 0 : z < 3 ? z / 3 + 0.5 : 1;
+    }
+    return 1;
 }
 
 static Status store_channels(EvalContext *context, int index, int64_t channels, const double *values, Error *err)
@@ -162,7 +206,7 @@ static Status batchnorm_eval(EvalContext *context, Error *err)
     int64_t channels = in.extent.channels;
     const double *given_mean = in.data[BATCHNORM_MEAN], *given_var = in.data[BATCHNORM_VAR];
     if (node_int(context->node, "training_mode", 0) == 0) {
-        normalise(&in, given_mean, given_var, false, y.data);
+        normalise(&in, given_mean, given_var, y.data);
         wide_store(&y);
         return STATUS_OK;
     }
@@ -170,7 +214,7 @@ static Status batchnorm_eval(EvalContext *context, Error *err)
     double *var = arena_array(context->arena, double, (size_t)channels);
     double keep = (double)node_float(context->node, "momentum", 0.9f);
     batch_statistics(in.extent, in.data[BATCHNORM_X], mean, var);
-    normalise(&in, mean, var, false, y.data);
+    normalise(&in, mean, var, y.data);
     wide_store(&y);
     for (int64_t c = 0; c < channels; c++) {
         mean[c] = given_mean[c] * keep + mean[c] * (1 - keep);
@@ -182,25 +226,19 @@ static Status batchnorm_eval(EvalContext *context, Error *err)
 
 static Status batchnorm_train_eval(EvalContext *context, Error *err)
 {
-    bool relu = strcmp(context->node->op_type, "BatchNormTrainRelu") == 0;
     Inputs in;
     WideOutput y;
-    Array *mask;
     TRY(read_inputs(context, BATCHNORM_X, &in, err));
     double *mean = arena_array(context->arena, double, (size_t)in.extent.channels);
     double *var = arena_array(context->arena, double, (size_t)in.extent.channels);
     batch_statistics(in.extent, in.data[BATCHNORM_X], mean, var);
     TRY(wide_output_like(context, BATCHNORM_Y, in.x, &y, err));
-    normalise(&in, mean, var, relu, y.data);
+    normalise(&in, mean, var, y.data);
+    for (int64_t i = 0; i < in.x->count; i++)
+        y.data[i] = activate(context->node, y.data[i]);
     wide_store(&y);
     TRY(store_channels(context, BATCHNORM_SAVED_MEAN, in.extent.channels, mean, err));
-    TRY(store_channels(context, BATCHNORM_SAVED_VAR, in.extent.channels, var, err));
-    if (node_output(context->node, BATCHNORM_MASK) == NULL)
-        return STATUS_OK;
-    TRY(eval_output(context, BATCHNORM_MASK, DTYPE_U8, in.x->rank, in.x->dims, &mask, err));
-    for (int64_t i = 0; i < in.x->count; i++)
-        ((uint8_t *)mask->data)[i] = y.data[i] > 0;
-    return STATUS_OK;
+    return store_channels(context, BATCHNORM_SAVED_VAR, in.extent.channels, var, err);
 }
 
 /* With M elements a channel, Ioffe & Szegedy 2015:
@@ -210,7 +248,6 @@ static Status batchnorm_train_eval(EvalContext *context, Error *err)
 static Status grad_eval(EvalContext *context, Error *err)
 {
     bool fixed = strcmp(context->node->op_type, "BatchNormFixedGrad") == 0;
-    const Array *mask = eval_input(context, BATCHNORM_GRAD_MASK);
     Inputs in;
     WideOutput dx;
     TRY(read_inputs(context, BATCHNORM_GRAD_X, &in, err));
@@ -225,7 +262,10 @@ static Status grad_eval(EvalContext *context, Error *err)
             int64_t c = i / e.spatial % e.channels;
             double inverse = 1 / sqrt(var[c] + in.epsilon);
             double x_hat = (in.data[BATCHNORM_GRAD_X][i] - mean[c]) * inverse;
-            double dy = mask != NULL && ((const uint8_t *)mask->data)[i] == 0 ? 0 : in.data[BATCHNORM_GRAD_DY][i];
+            double dy = in.data[BATCHNORM_GRAD_DY][i];
+            if (!fixed)
+                dy *= slope(context->node,
+                            in.data[BATCHNORM_GRAD_SCALE][c] * x_hat + in.data[BATCHNORM_GRAD_BIAS][c]);
             if (pass == 0) {
                 dbias[c] += dy;
                 dscale[c] += dy * x_hat;
@@ -297,20 +337,18 @@ static Status batchnorm_grad(GradContext *context, Error *err)
 
 static Status batchnorm_train_grad(GradContext *context, Error *err)
 {
+    (void)err;
     Node *node = context->node;
-    bool relu = strcmp(node->op_type, "BatchNormTrainRelu") == 0;
-    if (relu && node_output(node, BATCHNORM_MASK) == NULL) {
-        node_add_output(node, NULL);
-        TRY(node_infer(node, err));
-    }
     Value *inputs[] = {context->dy[0],
                        node->inputs[BATCHNORM_X],
                        node->inputs[BATCHNORM_SCALE],
                        node->outputs[BATCHNORM_SAVED_MEAN],
                        node->outputs[BATCHNORM_SAVED_VAR],
-                       relu ? node->outputs[BATCHNORM_MASK] : NULL};
-    const Node *gradient = build_grad(context, "BatchNormTrainGrad", inputs, relu ? 6 : 5,
-                                      context->wants[BATCHNORM_SCALE] || context->wants[BATCHNORM_BIAS]);
+                       node->inputs[BATCHNORM_BIAS]};
+    Node *gradient =
+        build_grad(context, "BatchNormTrainGrad", inputs, 6, context->wants[BATCHNORM_SCALE] || context->wants[BATCHNORM_BIAS]);
+    if (gradient != NULL)
+        node_copy_attrs(gradient, node);
     take_gradients(context, gradient);
     return context->b.status;
 }
@@ -335,18 +373,7 @@ const OpDef ops_batchnorm[] = {
      .min_inputs = 5,
      .max_inputs = 5,
      .min_outputs = 3,
-     .max_outputs = 4,
-     .traits = OP_STATE,
-     .infer = batchnorm_infer,
-     .eval = batchnorm_train_eval,
-     .grad = batchnorm_train_grad,
-     .prepare = batchnorm_train_prepare},
-    {.domain = DOMAIN_INTERNAL,
-     .name = "BatchNormTrainRelu",
-     .min_inputs = 5,
-     .max_inputs = 5,
-     .min_outputs = 3,
-     .max_outputs = 4,
+     .max_outputs = 3,
      .traits = OP_STATE,
      .infer = batchnorm_infer,
      .eval = batchnorm_train_eval,
@@ -354,7 +381,7 @@ const OpDef ops_batchnorm[] = {
      .prepare = batchnorm_train_prepare},
     {.domain = DOMAIN_INTERNAL,
      .name = "BatchNormTrainGrad",
-     .min_inputs = 5,
+     .min_inputs = 6,
      .max_inputs = 6,
      .min_outputs = 1,
      .max_outputs = 3,

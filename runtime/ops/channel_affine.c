@@ -1,14 +1,11 @@
 /* Sums over the positions of each channel, and maps that are affine in each channel, in the three layouts of channel
  * tensors: what batch, instance and group normalisation are made of, forward and backward.
  *
- * Work is split into units of one sample and one group of channels (one channel when plain, a block, or LANES channels
- * last), which no two threads share; so results do not depend on the number of threads. */
+ * Work is split into units (channel_unit.h), which no two threads share; so results do not depend on the number of
+ * threads. */
 #include <string.h>
 
-#include "runtime/ops/channel.h"
-#include "runtime/ops/bf16.h"
-
-enum { LANES = 16, RUN = 512 }; /* positions added in float before the sum moves into a double */
+#include "runtime/ops/channel_unit.h"
 
 typedef struct Job {
     const ChannelView *view;
@@ -20,41 +17,6 @@ typedef struct Job {
 typedef struct Lanes {
     float a[LANES], p[LANES], b[LANES], q[LANES], c[LANES];
 } Lanes;
-
-/* Rows of `lanes` channels: row r begins at base + r*step. */
-typedef struct Unit {
-    int64_t sample, channel, lanes, base, rows, step;
-    bool whole; /* lanes == LANES */
-} Unit;
-
-static int64_t lane_width(const ChannelView *v)
-{
-    return v->layout == LAYOUT_PLAIN ? 1 : v->layout == LAYOUT_BLOCKED ? v->block : LANES;
-}
-
-static int64_t unit_count(const ChannelView *v)
-{
-    int64_t width = lane_width(v);
-    return v->batch * ((v->channels + width - 1) / width);
-}
-
-VECTOR_INLINE Unit unit_at(const ChannelView *v, int64_t index)
-{
-    int64_t width = v->layout == LAYOUT_PLAIN ? 1 : v->layout == LAYOUT_BLOCKED ? v->block : LANES;
-    int64_t groups = (v->channels + width - 1) / width;
-    Unit unit = {.sample = index / groups, .channel = index % groups * width, .rows = v->spatial, .lanes = width};
-    if (v->layout == LAYOUT_NHWC) {
-        unit.base = unit.sample * v->spatial * v->channels + unit.channel;
-        unit.step = v->channels;
-        if (unit.channel + width > v->channels)
-            unit.lanes = v->channels - unit.channel;
-    } else {
-        unit.base = index * v->spatial * width;
-        unit.step = width;
-    }
-    unit.whole = unit.lanes == LANES;
-    return unit;
-}
 
 ChannelView channel_view_plain(int rank, const int64_t *dims)
 {
@@ -71,17 +33,6 @@ int64_t channel_offset(const ChannelView *view, int64_t n, int64_t c)
     if (view->layout == LAYOUT_NHWC)
         return n * view->spatial * view->channels + c;
     return ((n * view->blocks + c / view->block) * view->spatial) * view->block + c % view->block;
-}
-
-/* The coefficients of a unit's lanes; zero behind the last channel. */
-VECTOR_INLINE void gather(const ChannelView *v, ChannelTerm term, const Unit *unit, float lanes[LANES])
-{
-    for (int64_t i = 0; i < LANES; i++)
-        lanes[i] = 0;
-    if (term.data == NULL)
-        return;
-    for (int64_t i = 0; i < unit->lanes && unit->channel + i < v->channels; i++)
-        lanes[i] = term.data[unit->sample * term.stride + unit->channel + i];
 }
 
 /* ---- moments -------------------------------------------------------------------------------------------------- */

@@ -1,0 +1,465 @@
+/* Batch normalisation with the statistics of the batch, and the activation behind it, in one go over memory:
+ *     z = k (x - mean) + bias,  k = scale / sqrt(var + epsilon),  y = f(z)
+ * and, with dz = dy f'(z) and M elements a channel (Ioffe & Szegedy 2015),
+ *     dbias = sum dz,  dscale = sum dz (x - mean) / sqrt(var + epsilon)
+ *     dx = k (dz - dbias/M) + b (x - mean),  b = -k dscale / (M sqrt(var + epsilon))
+ * z is computed again from x with the same operations as before, so nothing but x is kept for the gradient.
+ *
+ * Each direction reads twice: sums first, then results. Groups of channels are taken in turns that fit the cores' own
+ * caches, both readings of a turn by the same thread: the second comes from cache. Sums are made unit by unit in double and
+ * added in order, so results are the same at any number of threads. */
+#include <math.h>
+
+#include "runtime/ops/batchnorm.h"
+#include "runtime/ops/channel_unit.h"
+
+enum {
+    TURN_BYTES = 512 << 10, /* of one tensor, a thread and turn: half of a core's second-level cache */
+    SAMPLES = 16            /* elements whose mean stands in for a channel's until it is known */
+};
+
+typedef struct Job {
+    const BatchNormLoop *loop;
+    int64_t first_group, groups; /* of this turn */
+    ChannelTerm k, mean, bias, b, share; /* share: dbias/M */
+} Job;
+
+typedef struct Lanes {
+    float k[LANES], mean[LANES], bias[LANES], b[LANES], share[LANES];
+} Lanes;
+
+/* ---- activations ------------------------------------------------------------------------------------------------ */
+
+VECTOR_INLINE float activate(BatchNormActivation kind, float z, float low, float high)
+{
+    switch (kind) {
+    case BATCHNORM_RELU:
+        return z < 0 ? 0 : z;
+    case BATCHNORM_CLIP:
+        return z < low ? low : (z > high ? high : z);
+    case BATCHNORM_SWISH:
+        return z * vector_sigmoid(z);
+    case BATCHNORM_HARD_SWISH: {
+        float ramp = z * (1.0F / 6.0F) + 0.5F;
+        return z * (ramp < 0 ? 0 : (ramp > 1 ? 1 : ramp));
+    }
+    case BATCHNORM_LINEAR:
+        break;
+    }
+    return z;
+}
+
+VECTOR_INLINE float through(BatchNormActivation kind, float dy, float z, float low, float high)
+{
+    switch (kind) {
+    case BATCHNORM_RELU:
+        return z > 0 ? dy : 0;
+    case BATCHNORM_CLIP:
+        return (z > low) & (z < high) ? dy : 0;
+    case BATCHNORM_SWISH: {
+        float s = vector_sigmoid(z);
+        return dy * (s + z * s * (1.0F - s));
+    }
+    case BATCHNORM_HARD_SWISH:
+        return z <= -3 ? 0 : (z < 3 ? dy * (z * (1.0F / 3.0F) + 0.5F) : dy);
+    case BATCHNORM_LINEAR:
+        break;
+    }
+    return dy;
+}
+
+/* ---- walking ------------------------------------------------------------------------------------------------------ */
+
+/* How a body is compiled: what it may treat as constants. */
+typedef struct Shape {
+    BatchNormActivation kind;
+    bool narrow; /* bf16 */
+} Shape;
+
+/* `body(job, unit, lanes, shape, ...)` with lanes and shape known to the compiler. */
+#define WITH_LANES(body, shape, ...)                                                                                   \
+    (unit.whole        ? body(job, &unit, LANES, shape, __VA_ARGS__)                                                   \
+     : unit.lanes == 8 ? body(job, &unit, 8, shape, __VA_ARGS__)                                                       \
+                       : body(job, &unit, unit.lanes, shape, __VA_ARGS__))
+#define WITH_PRECISION(body, kind, ...)                                                                                \
+    (job->loop->view->narrow ? WITH_LANES(body, ((Shape){kind, true}), __VA_ARGS__)                                    \
+                             : WITH_LANES(body, ((Shape){kind, false}), __VA_ARGS__))
+#define WITH_SHAPE(body, ...)                                                                                          \
+    switch (job->loop->activation) {                                                                                   \
+    case BATCHNORM_LINEAR:                                                                                             \
+        WITH_PRECISION(body, BATCHNORM_LINEAR, __VA_ARGS__);                                                           \
+        break;                                                                                                         \
+    case BATCHNORM_RELU:                                                                                               \
+        WITH_PRECISION(body, BATCHNORM_RELU, __VA_ARGS__);                                                             \
+        break;                                                                                                         \
+    case BATCHNORM_CLIP:                                                                                               \
+        WITH_PRECISION(body, BATCHNORM_CLIP, __VA_ARGS__);                                                             \
+        break;                                                                                                         \
+    case BATCHNORM_SWISH:                                                                                              \
+        WITH_PRECISION(body, BATCHNORM_SWISH, __VA_ARGS__);                                                            \
+        break;                                                                                                         \
+    case BATCHNORM_HARD_SWISH:                                                                                         \
+        WITH_PRECISION(body, BATCHNORM_HARD_SWISH, __VA_ARGS__);                                                       \
+        break;                                                                                                         \
+    }
+
+/* A plain channel lies in one run: rows of one lane become rows of LANES positions and a rest. */
+VECTOR_INLINE bool is_plane(const Unit *unit)
+{
+    return unit->step == 1 && unit->lanes == 1;
+}
+
+VECTOR_INLINE Unit turn_unit(const Job *job, int64_t index)
+{
+    const ChannelView *v = job->loop->view;
+    return unit_at(v, index / job->groups * group_count(v) + job->first_group + index % job->groups);
+}
+
+VECTOR_INLINE Lanes lanes_of(const Job *job, const Unit *unit)
+{
+    const ChannelView *v = job->loop->view;
+    Lanes l;
+    gather(v, job->k, unit, l.k);
+    gather(v, job->mean, unit, l.mean);
+    gather(v, job->bias, unit, l.bias);
+    gather(v, job->b, unit, l.b);
+    gather(v, job->share, unit, l.share);
+    return l;
+}
+
+VECTOR_INLINE void store_sums(const Job *job, const Unit *unit, const double *first, const double *second)
+{
+    const BatchNormLoop *loop = job->loop;
+    for (int64_t i = 0; i < unit->lanes && unit->channel + i < loop->view->channels; i++) {
+        loop->first[unit->sample * loop->view->channels + unit->channel + i] = first[i];
+        loop->second[unit->sample * loop->view->channels + unit->channel + i] = second[i];
+    }
+}
+
+/* ---- forward: sums of distances and of their squares ---------------------------------------------------------------- */
+
+VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, bool narrow, const Lanes *l, double *first,
+                                 double *second)
+{
+    const void *x = job->loop->x;
+    const float mean = l->mean[0];
+    const int64_t base = unit->base, run = (int64_t)RUN * LANES;
+    for (int64_t begin = 0; begin < unit->rows; begin += run) {
+        int64_t end = begin + run < unit->rows ? begin + run : unit->rows;
+        float one = 0, two = 0;
+#pragma omp simd reduction(+ : one, two)
+        for (int64_t r = begin; r < end; r++) {
+            float d = bf16_at(x, base + r, narrow) - mean;
+            one += d;
+            two += d * d;
+        }
+        *first += (double)one;
+        *second += (double)two;
+    }
+}
+
+VECTOR_INLINE void moments_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l,
+                                double *first, double *second)
+{
+    if (is_plane(unit)) {
+        moments_plane(job, unit, shape.narrow, l, first, second);
+        return;
+    }
+    const void *x = job->loop->x;
+    for (int64_t begin = 0; begin < unit->rows; begin += RUN) {
+        int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows;
+        float one[LANES] = {0}, two[LANES] = {0};
+        for (int64_t r = begin; r < end; r++) {
+            int64_t at = unit->base + r * unit->step;
+            for (int64_t i = 0; i < lanes; i++) {
+                float d = bf16_at(x, at + i, shape.narrow) - l->mean[i];
+                one[i] += d;
+                two[i] += d * d;
+            }
+        }
+        for (int64_t i = 0; i < lanes; i++) {
+            first[i] += (double)one[i];
+            second[i] += (double)two[i];
+        }
+    }
+}
+
+VECTOR_CLONES
+static void moments_range(int64_t begin, int64_t end, void *context)
+{
+    const Job *job = context;
+    for (int64_t index = begin; index < end; index++) {
+        Unit unit = turn_unit(job, index);
+        Lanes l = lanes_of(job, &unit);
+        double first[LANES] = {0}, second[LANES] = {0};
+        WITH_PRECISION(moments_rows, BATCHNORM_LINEAR, &l, first, second);
+        store_sums(job, &unit, first, second);
+    }
+}
+
+/* ---- forward: results ------------------------------------------------------------------------------------------------ */
+
+VECTOR_INLINE void apply_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
+{
+    const float low = job->loop->low, high = job->loop->high;
+    const void *x = job->loop->x;
+    void *y = job->loop->y;
+    if (is_plane(unit)) {
+        const float k = l->k[0], mean = l->mean[0], bias = l->bias[0];
+        const int64_t base = unit->base;
+#pragma omp simd
+        for (int64_t r = 0; r < unit->rows; r++) {
+            float z = k * (bf16_at(x, base + r, shape.narrow) - mean) + bias;
+            bf16_put(y, base + r, activate(shape.kind, z, low, high), shape.narrow);
+        }
+        return;
+    }
+    for (int64_t r = 0; r < unit->rows; r++) {
+        const int64_t at = unit->base + r * unit->step;
+#pragma omp simd
+        for (int64_t i = 0; i < lanes; i++) {
+            float z = l->k[i] * (bf16_at(x, at + i, shape.narrow) - l->mean[i]) + l->bias[i];
+            bf16_put(y, at + i, activate(shape.kind, z, low, high), shape.narrow);
+        }
+    }
+}
+
+VECTOR_CLONES
+static void apply_range(int64_t begin, int64_t end, void *context)
+{
+    const Job *job = context;
+    for (int64_t index = begin; index < end; index++) {
+        Unit unit = turn_unit(job, index);
+        Lanes l = lanes_of(job, &unit);
+        WITH_SHAPE(apply_rows, &l)
+    }
+}
+
+/* ---- gradient: sums of dz and dz (x - mean) ---------------------------------------------------------------------- */
+
+VECTOR_INLINE void sums_plane(const Job *job, const Unit *unit, Shape shape, const Lanes *l, double *first,
+                              double *second)
+{
+    const float low = job->loop->low, high = job->loop->high, k = l->k[0], mean = l->mean[0], bias = l->bias[0];
+    const void *x = job->loop->x, *dy = job->loop->dy;
+    const int64_t base = unit->base, run = (int64_t)RUN * LANES;
+    for (int64_t begin = 0; begin < unit->rows; begin += run) {
+        int64_t end = begin + run < unit->rows ? begin + run : unit->rows;
+        float one = 0, two = 0;
+#pragma omp simd reduction(+ : one, two)
+        for (int64_t r = begin; r < end; r++) {
+            float d = bf16_at(x, base + r, shape.narrow) - mean;
+            float dz = through(shape.kind, bf16_at(dy, base + r, shape.narrow), k * d + bias, low, high);
+            one += dz;
+            two += dz * d;
+        }
+        *first += (double)one;
+        *second += (double)two;
+    }
+}
+
+VECTOR_INLINE void sums_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l,
+                             double *first, double *second)
+{
+    const float low = job->loop->low, high = job->loop->high;
+    const void *x = job->loop->x, *dy = job->loop->dy;
+    if (is_plane(unit)) {
+        sums_plane(job, unit, shape, l, first, second);
+        return;
+    }
+    for (int64_t begin = 0; begin < unit->rows; begin += RUN) {
+        int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows;
+        float one[LANES] = {0}, two[LANES] = {0};
+        for (int64_t r = begin; r < end; r++) {
+            const int64_t at = unit->base + r * unit->step;
+            for (int64_t i = 0; i < lanes; i++) {
+                float d = bf16_at(x, at + i, shape.narrow) - l->mean[i], z = l->k[i] * d + l->bias[i];
+                float dz = through(shape.kind, bf16_at(dy, at + i, shape.narrow), z, low, high);
+                one[i] += dz;
+                two[i] += dz * d;
+            }
+        }
+        for (int64_t i = 0; i < lanes; i++) {
+            first[i] += (double)one[i];
+            second[i] += (double)two[i];
+        }
+    }
+}
+
+VECTOR_CLONES
+static void sums_range(int64_t begin, int64_t end, void *context)
+{
+    const Job *job = context;
+    for (int64_t index = begin; index < end; index++) {
+        Unit unit = turn_unit(job, index);
+        Lanes l = lanes_of(job, &unit);
+        double first[LANES] = {0}, second[LANES] = {0};
+        WITH_SHAPE(sums_rows, &l, first, second)
+        store_sums(job, &unit, first, second);
+    }
+}
+
+/* ---- gradient: dx -------------------------------------------------------------------------------------------------- */
+
+VECTOR_INLINE void spread_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
+{
+    const float low = job->loop->low, high = job->loop->high;
+    const void *x = job->loop->x, *dy = job->loop->dy;
+    void *dx = job->loop->y;
+    if (is_plane(unit)) {
+        const float k = l->k[0], mean = l->mean[0], bias = l->bias[0], b = l->b[0], share = l->share[0];
+        const int64_t base = unit->base;
+#pragma omp simd
+        for (int64_t r = 0; r < unit->rows; r++) {
+            float d = bf16_at(x, base + r, shape.narrow) - mean;
+            float dz = through(shape.kind, bf16_at(dy, base + r, shape.narrow), k * d + bias, low, high);
+            bf16_put(dx, base + r, k * (dz - share) + b * d, shape.narrow);
+        }
+        return;
+    }
+    for (int64_t r = 0; r < unit->rows; r++) {
+        const int64_t at = unit->base + r * unit->step;
+#pragma omp simd
+        for (int64_t i = 0; i < lanes; i++) {
+            float d = bf16_at(x, at + i, shape.narrow) - l->mean[i], z = l->k[i] * d + l->bias[i];
+            float dz = through(shape.kind, bf16_at(dy, at + i, shape.narrow), z, low, high);
+            bf16_put(dx, at + i, l->k[i] * (dz - l->share[i]) + l->b[i] * d, shape.narrow);
+        }
+    }
+}
+
+VECTOR_CLONES
+static void spread_range(int64_t begin, int64_t end, void *context)
+{
+    const Job *job = context;
+    for (int64_t index = begin; index < end; index++) {
+        Unit unit = turn_unit(job, index);
+        Lanes l = lanes_of(job, &unit);
+        WITH_SHAPE(spread_rows, &l)
+    }
+}
+
+/* ---- turns ----------------------------------------------------------------------------------------------------------- */
+
+size_t batchnorm_scratch(const ChannelView *view)
+{
+    size_t channels = (size_t)view->channels;
+    return (size_t)view->batch * channels * 2 * sizeof(double) + channels * 4 * sizeof(float);
+}
+
+/* The loop's scratch: sums of each sample and channel, then four coefficients a channel. */
+static float *loop_begin(BatchNormLoop *loop, void *scratch)
+{
+    loop->first = scratch;
+    loop->second = loop->first + loop->view->batch * loop->view->channels;
+    return (float *)(loop->second + loop->view->batch * loop->view->channels);
+}
+
+/* Groups whose share of a thread fits its cache; all of them where channels lie last and a turn would not be a run. */
+static int64_t turn_groups(const ChannelView *v)
+{
+    int64_t all = group_count(v), bytes = v->batch * v->spatial * lane_width(v) * (v->narrow ? 2 : 4);
+    if (v->layout == LAYOUT_NHWC)
+        return all;
+    int64_t groups = TURN_BYTES * (int64_t)parallel_threads() / (bytes > 0 ? bytes : 1);
+    return groups < 1 ? 1 : groups < all ? groups : all;
+}
+
+static double element_count(const ChannelView *v)
+{
+    return (double)(v->batch * v->spatial);
+}
+
+static void add_samples(const BatchNormLoop *loop, int64_t c, double *first, double *second)
+{
+    *first = *second = 0;
+    for (int64_t n = 0; n < loop->view->batch; n++) {
+        *first += loop->first[n * loop->view->channels + c];
+        *second += loop->second[n * loop->view->channels + c];
+    }
+}
+
+/* Distances are taken to the mean of a few elements, so that squares do not cancel: (mean - guess)^2 << var. */
+static float guess_mean(const BatchNormLoop *loop, int64_t c)
+{
+    const ChannelView *v = loop->view;
+    int64_t count = v->batch * v->spatial, samples = count < SAMPLES ? count : SAMPLES;
+    int64_t step = v->layout == LAYOUT_NHWC ? v->channels : v->block;
+    double sum = 0;
+    for (int64_t i = 0; i < samples; i++) {
+        int64_t at = (2 * i + 1) * count / (2 * samples);
+        sum += (double)bf16_at(loop->x, channel_offset(v, at / v->spatial, c) + at % v->spatial * step, v->narrow);
+    }
+    return samples > 0 ? (float)(sum / (double)samples) : 0;
+}
+
+static void finish_moments(const BatchNormLoop *loop, const float *guess, float *k, int64_t begin, int64_t end)
+{
+    double count = element_count(loop->view);
+    for (int64_t c = begin; c < end; c++) {
+        double first, second;
+        add_samples(loop, c, &first, &second);
+        double distance = first / count, square = second / count - distance * distance;
+        loop->mean[c] = (float)((double)guess[c] + distance);
+        loop->var[c] = (float)(square > 0 ? square : 0);
+        k[c] = (float)((double)loop->scale[c] / sqrt((double)loop->var[c] + (double)loop->epsilon));
+    }
+}
+
+void batchnorm_forward(BatchNormLoop *loop, void *scratch)
+{
+    const ChannelView *v = loop->view;
+    float *guess = loop_begin(loop, scratch), *k = guess + v->channels;
+    int64_t turn = turn_groups(v), all = group_count(v), width = lane_width(v);
+    for (int64_t c = 0; c < v->channels; c++)
+        guess[c] = guess_mean(loop, c);
+    for (int64_t g = 0; g < all; g += turn) {
+        int64_t groups = g + turn < all ? turn : all - g, end = (g + groups) * width;
+        Job job = {.loop = loop, .first_group = g, .groups = groups, .mean = {guess, 0}};
+        parallel_for(v->batch * groups, 1, moments_range, &job);
+        finish_moments(loop, guess, k, g * width, end < v->channels ? end : v->channels);
+        job.k = (ChannelTerm){k, 0};
+        job.mean = (ChannelTerm){loop->mean, 0};
+        job.bias = (ChannelTerm){loop->bias, 0};
+        parallel_for(v->batch * groups, 1, apply_range, &job);
+    }
+}
+
+static void finish_sums(const BatchNormLoop *loop, const float *k, float *b, float *share, int64_t begin, int64_t end)
+{
+    double count = element_count(loop->view);
+    for (int64_t c = begin; c < end; c++) {
+        double first, second, inverse = 1 / sqrt((double)loop->var[c] + (double)loop->epsilon);
+        add_samples(loop, c, &first, &second);
+        double dscale = second * inverse;
+        b[c] = (float)(-(double)k[c] * dscale * inverse / count);
+        share[c] = (float)(first / count);
+        if (loop->dscale != NULL)
+            loop->dscale[c] = (float)dscale;
+        if (loop->dbias != NULL)
+            loop->dbias[c] = (float)first;
+    }
+}
+
+void batchnorm_backward(BatchNormLoop *loop, void *scratch)
+{
+    const ChannelView *v = loop->view;
+    float *k = loop_begin(loop, scratch), *b = k + v->channels, *share = b + v->channels;
+    int64_t turn = turn_groups(v), all = group_count(v), width = lane_width(v);
+    for (int64_t c = 0; c < v->channels; c++)
+        k[c] = (float)((double)loop->scale[c] / sqrt((double)loop->var[c] + (double)loop->epsilon));
+    for (int64_t g = 0; g < all; g += turn) {
+        int64_t groups = g + turn < all ? turn : all - g, end = (g + groups) * width;
+        Job job = {.loop = loop,
+                   .first_group = g,
+                   .groups = groups,
+                   .k = {k, 0},
+                   .mean = {loop->mean, 0},
+                   .bias = {loop->bias, 0}};
+        parallel_for(v->batch * groups, 1, sums_range, &job);
+        finish_sums(loop, k, b, share, g * width, end < v->channels ? end : v->channels);
+        job.b = (ChannelTerm){b, 0};
+        job.share = (ChannelTerm){share, 0};
+        parallel_for(v->batch * groups, 1, spread_range, &job);
+    }
+}
