@@ -67,9 +67,16 @@ def start_all(context, case, modes, runtime):
     return folder, [worker for worker in workers if worker is not None]
 
 
-def start_all_and_close(context, case, modes, runtime):
-    for worker in start_all(context, case, modes, runtime)[1]:
-        worker.close()
+def prepare(context, case, modes, runtime):
+    """What a later run would wait for: the export, kernels of torch.compile, training artifacts."""
+    folder = export(context, case.net)
+    slow = [(mode, torch_command(context, case, mode)) for mode in modes if mode == "compile"]
+    if runtime and case.part != "forward" and context.ort_python:
+        slow.append((RUNTIME, runtime_command(context, case, folder)))
+    for name, command in slow:
+        worker = start(context, case, name, command, warm=0)
+        if worker is not None:
+            worker.close()
 
 
 def agrees(case, worker, ours):

@@ -47,7 +47,8 @@ class Worker:
             raise Failed(f"no answer in {self.limit} s")
         line = self.process.stdout.readline()
         if not line:
-            status = self.process.wait()
+            status = self.process.wait(timeout=60)  # it has closed its output: it ends
+            self.kill()
             raise Failed(f"{last_line(self.log)} (status {status})")
         self.rest = time.monotonic(), processor_seconds(self.process.pid)
         return line.strip()
@@ -84,12 +85,15 @@ class Worker:
             self.process.stdin.write("quit\n")
             self.process.stdin.close()
             self.process.wait(timeout=60)
-        except (BrokenPipeError, OSError, subprocess.TimeoutExpired):
-            self.kill()
+        except (OSError, subprocess.TimeoutExpired):
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
 
     def kill(self):
-        self.process.kill()
-        self.process.wait()
+        if not self.process.stdout.closed:
+            self.process.kill()
+            self.process.communicate()  # what is left in the pipes, and their end
 
 
 def run_once(context, name, command, text="", limit=3600):
