@@ -247,6 +247,19 @@ static bool slot_fits(Slot *slot, Layout layout, const_dnnl_md md, DType dtype)
     return slot->layout == layout && (dtype == DTYPE_UNDEFINED || slot->dtype == dtype);
 }
 
+/* Grouped weights have a dim more in the library. match_ranks describes plain bytes so; what lies otherwise goes through
+ * plain ones. */
+static bool ranks_differ(Slot *from, Layout layout, const_dnnl_md md)
+{
+    int from_rank = 0, to_rank = from->rank;
+    if (from->layout == LAYOUT_PLAIN || (md == NULL && layout == LAYOUT_PLAIN) || slot_md(from) == NULL)
+        return false;
+    dnnl_memory_desc_query(slot_md(from), dnnl_query_ndims_s32, &from_rank);
+    if (md != NULL)
+        dnnl_memory_desc_query(md, dnnl_query_ndims_s32, &to_rank);
+    return from_rank != to_rank;
+}
+
 /* The value in the wanted layout and precision (DTYPE_UNDEFINED: any): as it lies, from an earlier reorder, or through
  * a new one. */
 static Slot *value_in(Plan *plan, const Value *value, Layout layout, const_dnnl_md md, DType dtype)
@@ -258,7 +271,10 @@ static Slot *value_in(Plan *plan, const Value *value, Layout layout, const_dnnl_
     for (int i = 0; i < home->count; i++)
         if (slot_fits(home->slots[i], layout, md, dtype))
             return home->slots[i];
-    Slot *made = plan_reorder(plan, primary, layout, md, dtype, value);
+    Slot *from = primary;
+    if (ranks_differ(primary, layout, md))
+        from = value_in(plan, value, LAYOUT_PLAIN, NULL, DTYPE_UNDEFINED);
+    Slot *made = plan_reorder(plan, from, layout, md, dtype, value);
     bool for_one_step = plan->options.training && primary->parameter != NULL && md != NULL;
     made->pending = home->uses;
     if (home->count < HOME_VARIANTS && !for_one_step)
@@ -308,6 +324,26 @@ static Slot *padded_operand(PlanContext *context, int index, Slot *plain, Layout
     return plan_reorder(plan, view, layout, NULL, DTYPE_UNDEFINED, value);
 }
 
+/* The rank to which a row aligns its operands: elementwise rows that of their outputs, others none but the operand's. */
+static int aligned_rank(const PlanContext *context, const Slot *slot)
+{
+    int rank = slot->rank;
+    for (int i = 0; (context->node->op->traits & OP_ELEMENTWISE) != 0 && i < context->node->output_count; i++)
+        if (context->node->outputs[i] != NULL && context->node->outputs[i]->type.rank > rank)
+            rank = context->node->outputs[i]->type.rank;
+    return rank;
+}
+
+/* An operand of one channel lies alike in all layouts, so it is taken plain; also where it lies in blocks but its
+ * partners have more channels, which would read its padding. */
+static bool taken_plain(const PlanContext *context, const Slot *slot, Layout layout, int rank)
+{
+    const Value *out = node_output(context->node, 0);
+    if ((context->node->op->traits & OP_ELEMENTWISE) == 0 || !lies_alike(slot, rank))
+        return false;
+    return slot->layout != layout || slot->rank < rank || (out != NULL && out->type.dims[1] > 1);
+}
+
 Slot *kernel_input(PlanContext *context, int index, Layout layout)
 {
     return kernel_input_as(context, index, layout, DTYPE_F32);
@@ -320,22 +356,15 @@ Slot *kernel_input_as(PlanContext *context, int index, Layout layout, DType dtyp
         return NULL;
     Slot *primary = plan_primary(context->plan, value);
     dtype = wanted_dtype(value, dtype);
-    if (primary == NULL || layout == LAYOUT_PLAIN || primary->layout == layout)
+    if (primary == NULL)
+        return set_input(context, index, NULL);
+    int rank = aligned_rank(context, primary);
+    if (layout != LAYOUT_PLAIN && taken_plain(context, primary, layout, rank))
+        layout = LAYOUT_PLAIN;
+    if (layout == LAYOUT_PLAIN || primary->rank == rank)
         return set_input(context, index, value_in(context->plan, value, layout, NULL, dtype));
-    int full_rank = primary->rank;
-    for (int i = 0; i < context->node->output_count; i++) /* the partner's rank: elementwise rows align to output 0 */
-        if (context->node->outputs[i] != NULL && context->node->outputs[i]->type.rank > full_rank)
-            full_rank = context->node->outputs[i]->type.rank;
-    if ((context->node->op->traits & OP_ELEMENTWISE) == 0)
-        full_rank = primary->rank;
-    else if (lies_alike(primary, full_rank))
-        return set_input(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL, dtype));
-    if (full_rank > primary->rank)
-        return set_input(
-            context, index,
-            padded_operand(context, index, value_in(context->plan, value, LAYOUT_PLAIN, NULL, dtype), layout,
-                           full_rank));
-    return set_input(context, index, value_in(context->plan, value, layout, NULL, dtype));
+    Slot *plain = value_in(context->plan, value, LAYOUT_PLAIN, NULL, dtype);
+    return set_input(context, index, padded_operand(context, index, plain, layout, rank));
 }
 
 Slot *kernel_input_md(PlanContext *context, int index, const_dnnl_md md)

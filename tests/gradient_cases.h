@@ -4,7 +4,8 @@
  * float type: the suite builds the graph with T = double, appends loss = sum over outputs of sum(y * dy) with fixed
  * random dy, runs pass_autodiff, evaluates it with interp_run and compares with central differences of the forward
  * graph; then it builds it with T = float and compares plan_build/plan_run (plain_only on and off) with the f64
- * numbers. A row that has `grad` or `prepare` and occurs in no case fails the suite.
+ * numbers. A last plan computes in bf16, all its inputs lying so; it is compared with the f64 numbers for inputs
+ * that bf16 holds exactly. A row that has `grad` or `prepare` and occurs in no case fails the suite.
  *
  *     {.name = "Gather: repeated indices, negative axis",
  *      .inputs = "T[2,3,4] x, int64[2,2] i", .nodes = "y = Gather<axis=-2>(x, i)", .wrt = "x", .values = "i=0..2"}
@@ -28,6 +29,7 @@ typedef struct GradientCase {
         *opsets; /* further opsets or another one: "\"\" : 11" or "\"\" : 28, \"com.microsoft\" : 1"; NULL: newest */
     double tolerance;      /* of differences, relative to the largest gradient; 0: 1e-6 */
     double plan_tolerance; /* of the f32 plan, relative to the largest value; 0: 2e-5 */
+    double narrow_tolerance; /* of the bf16 plan, relative to the norm of all values; 0: 2e-2 */
     const char *reason;    /* why a tolerance is not the default */
     int no_plan;           /* 1: only the interpreter can run it (bodies, data-dependent shapes) */
 } GradientCase;

@@ -2,7 +2,7 @@
  *
  * Of each case: the graph in double with its gradients, evaluated by the interpreter and compared with differences of
  * the forward graph; then the same graph in float32, planned twice (plain_only, and with layouts and fast paths),
- * compared with the double numbers. At the end every row that has `grad` or `prepare` must have been met.
+ * compared with the double numbers; then in bf16, where the processor has it. At the end every row that has `grad` or `prepare` must have been met.
  *
  * `suite_gradients [WORD..]` runs the cases whose family or name contains a word, without that last check; -v prints
  * each. */
@@ -16,6 +16,8 @@
 #include <string.h>
 
 #include "onnx/base/rng.h"
+#include "runtime/kernel.h"
+#include "runtime/ops/bf16.h"
 #include "runtime/runtime.h"
 #include "tests/gradient_cases.h"
 
@@ -42,7 +44,7 @@ typedef struct Suite {
     const OpDef *tables[64];
     OpSet ops; /* the built-in rows and Dot */
     int run, failed;
-    bool verbose;
+    bool verbose, narrow; /* narrow: the processor has bf16 */
 } Suite;
 
 /* ---- building ------------------------------------------------------------------------------------------ */
@@ -122,7 +124,35 @@ static Status dot_grad(GradContext *context, Error *err)
     return STATUS_OK;
 }
 
+/* Narrow(x) = x, lying in bf16 and, where it has channels, in the plan's layout: how inputs reach rows in a bf16 plan. */
+static Status narrow_run(Step *step, Error *err)
+{
+    (void)err;
+    memcpy(step->out[0]->data, step->in[0]->data, step->out[0]->bytes);
+    return STATUS_OK;
+}
+
+static Status narrow_prepare(PlanContext *context, Error *err)
+{
+    (void)err;
+    int rank = context->node->inputs[0]->type.rank;
+    bool channels = rank >= 3 && rank <= 5 && type_count(&context->node->inputs[0]->type) > 0;
+    Layout layout = channels ? context->family : LAYOUT_PLAIN;
+    kernel_input_as(context, 0, layout, context->compute);
+    kernel_output_as(context, 0, layout, context->compute);
+    kernel_run(context, narrow_run, "test");
+    return STATUS_OK;
+}
+
 static const OpDef dot_rows[] = {
+    {.domain = "test",
+     .name = "Narrow",
+     .min_inputs = 1,
+     .max_inputs = 1,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .infer = infer_same,
+     .prepare = narrow_prepare},
     {.domain = "test",
      .name = "Dot",
      .min_inputs = 2,
@@ -362,10 +392,35 @@ static Status check_plan_output(const GradientCase *c, const Value *value, const
     return STATUS_OK;
 }
 
-static Status check_plan(const GradientCase *c, const Built *built, Array *const *in, Array *const *expected,
-                         bool plain_only, Error *err)
+/* |found - expected| / |expected| over the finite numbers of one output. */
+static Status check_narrow_output(const GradientCase *c, const Value *value, const void *data, const Array *expected,
+                                  Error *err)
 {
-    const PlanOptions options = {.training = built->wrt_count > 0, .plain_only = plain_only};
+    const double tolerance = c->narrow_tolerance > 0 ? c->narrow_tolerance : 2e-2;
+    Array found = {
+        .kind = ARRAY_TENSOR, .dtype = value->type.dtype, .count = expected->count, .data = (void *)(uintptr_t)data};
+    double distance = 0, norm = 1e-4 * (double)expected->count;
+    for (int64_t i = 0; i < expected->count; i++) {
+        double a = array_f64_at(expected, i), b = array_f64_at(&found, i);
+        if (isfinite(a) != isfinite(b))
+            return fail(err, STATUS_DIFFERS, "%s[%lld] is %.9g, %.9g expected", value->name, (long long)i, b, a);
+        if (!isfinite(a))
+            continue;
+        distance += (a - b) * (a - b);
+        norm += a * a;
+    }
+    if (sqrt(distance / norm) <= tolerance || expected->count == 0)
+        return STATUS_OK;
+    return fail(err, STATUS_DIFFERS, "%s differs by %.3g of its norm, tolerance %.2g", value->name,
+                sqrt(distance / norm), tolerance);
+}
+
+static Status check_plan(const GradientCase *c, const Built *built, Array *const *in, Array *const *expected,
+                         const PlanOptions *wanted, Error *err)
+{
+    PlanOptions options = *wanted;
+    options.training = built->wrt_count > 0;
+    bool narrow = options.precision == PRECISION_BF16;
     Plan *plan = NULL;
     TRY(plan_build(built->model, NULL, &options, &plan, err));
     for (size_t i = 0; i < built->graph->input_count; i++) {
@@ -375,7 +430,9 @@ static Status check_plan(const GradientCase *c, const Built *built, Array *const
     }
     Status status = plan_run(plan, 1, 0, false, err);
     for (size_t i = 0; status == STATUS_OK && i < built->graph->output_count; i++)
-        status = check_plan_output(c, built->graph->outputs[i], plan_output(plan, i), expected[i], err);
+        status = narrow
+                     ? check_narrow_output(c, built->graph->outputs[i], plan_output(plan, i), expected[i], err)
+                     : check_plan_output(c, built->graph->outputs[i], plan_output(plan, i), expected[i], err);
     plan_free(plan);
     return status;
 }
@@ -388,7 +445,7 @@ static Status check_plans(Suite *suite, const GradientCase *c, Array *const *exp
     if (status == STATUS_OK)
         status = fill_inputs(c, &built, arena, in, err);
     if (status == STATUS_OK)
-        status = check_plan(c, &built, in, expected, true, err);
+        status = check_plan(c, &built, in, expected, &(PlanOptions){.plain_only = true}, err);
     if (status != STATUS_OK)
         error_prefix(err, "plain plan");
     built_release(&built);
@@ -401,10 +458,69 @@ static Status check_plans(Suite *suite, const GradientCase *c, Array *const *exp
         status = graph_check(built.graph, err);
     meet(suite, built.graph);
     if (status == STATUS_OK)
-        status = check_plan(c, &built, in, expected, false, err);
+        status = check_plan(c, &built, in, expected, &(PlanOptions){0}, err);
     if (status != STATUS_OK)
         error_prefix(err, "fast plan");
     built_release(&built);
+    return status;
+}
+
+static void narrow_numbers(Array *array)
+{
+    for (int64_t i = 0; i < array->count; i++) {
+        if (array->dtype == DTYPE_F32)
+            ((float *)array->data)[i] = bf16_to_float(bf16_from_float(((float *)array->data)[i]));
+        else if (array->dtype == DTYPE_F64)
+            ((double *)array->data)[i] = (double)bf16_to_float(bf16_from_float((float)((double *)array->data)[i]));
+    }
+}
+
+/* Running statistics are kept in f32, never computed. */
+static bool is_statistic(const Value *value)
+{
+    for (size_t i = 0; i < value->use_count; i++)
+        if (value->uses[i].index >= 3 && text_starts(value->uses[i].node->op_type, "BatchNorm"))
+            return true;
+    return false;
+}
+
+/* Every float input goes through a Narrow. */
+static Status narrow_inputs(Graph *graph, Error *err)
+{
+    for (size_t i = 0; i < graph->input_count; i++) {
+        Value *input = graph->inputs[i];
+        if (input->type.dtype != DTYPE_F32 || input->use_count == 0 || is_statistic(input))
+            continue;
+        Node *node = graph_add_node(graph, graph->first, "test", "Narrow", 1, input->name, NULL, 0, 1);
+        value_replace_uses(input, node->outputs[0]);
+        node_add_input(node, input);
+        TRY(node_infer(node, err));
+    }
+    return STATUS_OK;
+}
+
+static Status check_narrow(Suite *suite, const GradientCase *c, Arena *arena, Error *err)
+{
+    Built built = {0}, wide = {0};
+    Array *in[2 * INPUTS_MAX] = {0}, *wide_in[2 * INPUTS_MAX] = {0}, *expected[2 * INPUTS_MAX] = {0};
+    Status status;
+    TRY_DONE(build(suite, c, DTYPE_F64, true, &wide, err));
+    TRY_DONE(fill_inputs(c, &wide, arena, wide_in, err));
+    TRY_DONE(build(suite, c, DTYPE_F32, true, &built, err));
+    TRY_DONE(fill_inputs(c, &built, arena, in, err));
+    for (size_t i = 0; i < built.graph->input_count; i++) {
+        narrow_numbers(in[i]);
+        narrow_numbers(wide_in[i]);
+    }
+    TRY_DONE(interp_run(wide.graph, (const Array *const *)wide_in, expected, arena, 1, err));
+    TRY_DONE(pass_fuse_elementwise(built.graph, err));
+    TRY_DONE(narrow_inputs(built.graph, err));
+    TRY_DONE(check_plan(c, &built, in, expected, &(PlanOptions){.precision = PRECISION_BF16}, err));
+done:
+    if (status != STATUS_OK)
+        error_prefix(err, "bf16 plan");
+    built_release(&built);
+    built_release(&wide);
     return status;
 }
 
@@ -445,6 +561,8 @@ static Status run_case(Suite *suite, const GradientCase *c, Error *err)
     }
     if (!c->no_plan)
         TRY_DONE(check_plans(suite, c, out, &arena, err));
+    if (!c->no_plan && suite->narrow)
+        TRY_DONE(check_narrow(suite, c, &arena, err));
 done:
     built_release(&built);
     built_release(&forward);
@@ -498,6 +616,7 @@ static int report_unmet(const Suite *suite)
 int main(int argc, char **argv)
 {
     Suite suite = {0};
+    suite.narrow = precision_check(PRECISION_BF16, NULL) == STATUS_OK;
     map_init(&suite.met);
     arena_init(&suite.arena);
     for (size_t i = 0; i < builtin_ops.count; i++)
