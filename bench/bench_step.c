@@ -4,7 +4,7 @@
  *
  * MODE: full (every parameter is trained), head (the last linear layer), last:N, forward (frozen trunk, nothing trained).
  * BATCH_FOLDER holds `input_K.bin` for each graph input and `target.bin`, raw little-endian rows with `shapes.txt` naming
- * "input_K dtype dims...". Keys: `profile=1`. A key that this build does not know is an error. Commands on stdin, answers on
+ * "input_K dtype dims...". Keys: `profile=1`, `precision=bf16`, `memory=900M` (what the plan and its parameters may take). A key that this build does not know is an error. Commands on stdin, answers on
  * stdout, one line each:
  *     step N   ->  milliseconds of each of N steps, then `loss L` (forward: the outputs' mean absolute value)
  *     profile  ->  the plan, one line a step, then `.`
@@ -29,6 +29,10 @@ typedef struct Bench {
     Plan *plan;
     PlanOptions plan_options;
     OptimizerSpec optimizer;
+    LossSpec loss;
+    Binding bindings[16];
+    size_t binding_count, memory; /* memory: limit in bytes, 0: none */
+    PlanBudget budget;
     bool trains;
     uint64_t step;
     Error err;
@@ -115,6 +119,18 @@ static void fill_inputs(Bench *bench, const char *folder)
     }
 }
 
+/* 900M, 1.5G, 4096: bytes, K M G of 1024. */
+static bool parse_bytes(const char *text, size_t *bytes)
+{
+    char *end;
+    double number = strtod(text, &end);
+    const char *unit = *end == '\0' ? "" : strchr("KMG", *end);
+    if (end == text || !(number > 0) || unit == NULL || (*end != '\0' && end[1] != '\0'))
+        return false;
+    *bytes = (size_t)(number * (*unit == 'K' ? 1 << 10 : *unit == 'M' ? 1 << 20 : *unit == 'G' ? 1 << 30 : 1));
+    return true;
+}
+
 /* key=value behind the other arguments. */
 static void set_option(Bench *bench, const char *option)
 {
@@ -122,30 +138,38 @@ static void set_option(Bench *bench, const char *option)
         bench->plan_options.profile = option[8] == '1';
         return;
     }
+    if (strncmp(option, "memory=", 7) == 0 && parse_bytes(option + 7, &bench->memory))
+        return;
     if (strncmp(option, "precision=", 10) == 0 && precision_parse(option + 10, &bench->plan_options.precision))
         return;
     fprintf(stderr, "bench_step: '%s' is not available in this build\n", option);
     exit(2);
 }
 
+static Status make_working(void *context, Model **working, Error *err)
+{
+    Bench *bench = context;
+    WorkingOptions options = {.bindings = bench->bindings,
+                              .binding_count = bench->binding_count,
+                              .training = bench->trains,
+                              .params = &bench->params,
+                              .losses = bench->trains ? &bench->loss : NULL,
+                              .loss_count = bench->trains ? 1 : 0,
+                              .gradients = bench->trains};
+    return working_build(bench->document, &options, working, err);
+}
+
 static void build(Bench *bench, char **argv)
 {
     check(bench, model_import(argv[1], &builtin_ops, &bench->document, &bench->err));
     choose_parameters(bench, argv[2]);
-    Binding bindings[16];
-    size_t count = read_shapes(argv[3], bindings, bench->document->graph, 16);
-    LossSpec loss = {.kind = loss_kind(argv[4]), .weight = 1, .ignore_index = -1, .target_name = "target"};
-    WorkingOptions options = {.bindings = bindings,
-                              .binding_count = count,
-                              .training = bench->trains,
-                              .params = &bench->params,
-                              .losses = bench->trains ? &loss : NULL,
-                              .loss_count = bench->trains ? 1 : 0,
-                              .gradients = bench->trains};
-    check(bench, working_build(bench->document, &options, &bench->working, &bench->err));
+    bench->binding_count = read_shapes(argv[3], bench->bindings, bench->document->graph, 16);
+    bench->loss = (LossSpec){.kind = loss_kind(argv[4]), .weight = 1, .ignore_index = -1, .target_name = "target"};
     check(bench, params_new(&bench->params, &bench->store, &bench->err));
     bench->plan_options.training = bench->trains;
-    check(bench, plan_build(bench->working, bench->store, &bench->plan_options, &bench->plan, &bench->err));
+    PlanMaker maker = {make_working, bench};
+    check(bench, plan_build_within(&maker, bench->store, &bench->plan_options, bench->memory, &bench->working,
+                                   &bench->plan, &bench->budget, &bench->err));
     OptimizerKind kind = OPTIMIZER_SGD;
     if (!optimizer_parse(argv[5], &kind)) {
         fprintf(stderr, "bench_step: no optimizer '%s'\n", argv[5]);
@@ -223,8 +247,9 @@ int main(int argc, char **argv)
     double begin = now_ms();
     build(&bench, argv);
     PlanBill bill = plan_bill(bench.plan);
-    printf("ready %.1f ms, activations %zu, parameters %zu, constants %zu, scratch %zu\n", now_ms() - begin, bill.activations,
-           bill.parameters, bill.constants, bill.scratch);
+    printf("ready %.1f ms, activations %zu, parameters %zu, gradients %zu, constants %zu, workspace %zu, inputs %zu, again %.3f\n",
+           now_ms() - begin, bill.activations, bill.parameters, bill.gradients, bill.constants, bill.workspace, bill.inputs,
+           bench.budget.again);
     fflush(stdout);
     char line[128];
     while (fgets(line, sizeof line, stdin) != NULL && strncmp(line, "quit", 4) != 0)

@@ -303,6 +303,7 @@ struct Node {
     int index;       /* position, valid after graph_number */
     int mark;        /* scratch of whichever pass runs now */
     void *note;      /* the same */
+    bool again;      /* working graphs: a copy that makes a forward result once more for the gradient */
     const Node *document_node; /* working graphs: the node of the document this came from, for messages; else NULL */
 };
 

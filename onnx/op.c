@@ -147,6 +147,30 @@ Status node_infer(Node *node, Error *err)
     return known ? node->op->infer(node, err) : STATUS_OK;
 }
 
+double node_flops(const Node *node)
+{
+    if (node->op != NULL && node->op->flops != NULL)
+        return node->op->flops(node);
+    const Value *first = node_output(node, 0);
+    return first == NULL || !type_known(&first->type) ? 0 : (double)type_count(&first->type);
+}
+
+static double value_bytes(const Value *value)
+{
+    bool known = value != NULL && type_known(&value->type);
+    return known ? (double)type_count(&value->type) * (double)dtype_size(value->type.dtype) : 0;
+}
+
+double node_bytes(const Node *node)
+{
+    double bytes = 0;
+    for (int i = 0; i < node->input_count; i++)
+        bytes += value_bytes(node->inputs[i]);
+    for (int i = 0; i < node->output_count; i++)
+        bytes += value_bytes(node->outputs[i]);
+    return bytes;
+}
+
 Status infer_same(Node *node, Error *err)
 {
     (void)err;

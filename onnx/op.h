@@ -119,6 +119,12 @@ struct OpDef {
     /* Rewrites the node into simpler operators through the builder and replaces its outputs' uses. Shapes are known. */
     Status (*expand)(Node *node, Builder *b, Error *err);
     Status (*prepare)(PlanContext *context, Error *err);
+    /* Floating-point operations of a node with known shapes, a multiply-add counted twice; NULL: one for each element of
+     * output 0. What recomputing and the profile price a node by. */
+    double (*flops)(const Node *node);
+    /* For OP_STATE: turns `copy`, a second node of the same inputs, into one that gives output 0 again from what `node` has
+     * saved, without an effect. NULL: its results cannot be recomputed. */
+    Status (*replay)(const Node *node, Node *copy, Error *err);
     const char *no_gradient; /* why there is no `grad`, for operators where one could expect it; else NULL */
     const char *no_case;     /* why no conformance case exists; else NULL (tests/suite_rows.c insists) */
 };
@@ -136,6 +142,10 @@ const OpDef *opset_find_any(const OpSet *ops, const char *domain, const char *na
 /* Runs the row's infer; checks input and output counts first. When an input's shape is unknown, or the row has no infer,
  * outputs become unknown (rank -1) and that is no failure. */
 Status node_infer(Node *node, Error *err);
+
+/* What a node with known shapes costs: its row's flops, and the bytes of everything it reads and writes once. */
+double node_flops(const Node *node);
+double node_bytes(const Node *node);
 
 /* Helpers that rows share. */
 void type_set(Type *type, DType dtype, int rank, const int64_t *dims);

@@ -241,6 +241,27 @@ Status pass_fuse_elementwise(Graph *graph, Error *err);
  * reach gets gradient NULL. needs: inferred shapes. STATUS_UNSUPPORTED names node, operator and reason. */
 Status pass_autodiff(Graph *graph, Value *loss, Value *const *wrt, size_t count, Error *err);
 
+/* ---- recompute.c, recompute_choose.c: activations made again instead of kept ------------------------------------ */
+
+typedef struct RecomputeOptions {
+    size_t target; /* bytes that results may take at one time; parameters and their gradients do not count */
+    size_t (*bytes)(const Value *value, void *context); /* what a result takes; NULL: what its type says */
+    void *context;
+} RecomputeOptions;
+
+typedef struct RecomputeReport {
+    bool fits;            /* else the smallest peak that was found is what the graph now has */
+    size_t before, after; /* peaks, as estimated from lifetimes */
+    size_t copies;
+    double forward_cost, extra_cost; /* in bytes moved, or the time arithmetic takes instead */
+} RecomputeReport;
+
+/* Node.mark: 1 for what graph outputs and running statistics need, 0 for what only gradients need. */
+void graph_mark_forward(Graph *graph);
+/* does: lets gradients read copies of forward results, made again right before, until the target is met, at the least
+ * cost found. needs: gradients and fusions in the graph, shapes inferred. Losses and gradients stay the same bit by bit. */
+Status pass_recompute(Graph *graph, const RecomputeOptions *options, RecomputeReport *report, Error *err);
+
 /* ---- working.c: the document made runnable ---------------------------------------------------------------- */
 
 typedef struct WorkingOptions {

@@ -121,13 +121,33 @@ Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error
 PlanBill plan_bill(const Plan *plan)
 {
     PlanBill bill = plan->bill;
-    if (plan->store != NULL) {
-        bill.parameters = plan->store->total * sizeof(float);
-        bill.gradients = plan->options.training ? bill.parameters : 0;
-        for (int i = 0; i < 3; i++)
-            bill.optimizer += plan->store->state[i] != NULL ? bill.parameters : 0;
-    }
+    if (plan->store == NULL)
+        return bill;
+    size_t block = plan->store->total * sizeof(float);
+    bill.parameters += block;
+    bill.gradients += plan->options.training ? block : 0;
+    for (int i = 0; i < 3; i++)
+        bill.optimizer += plan->store->state[i] != NULL ? block : 0;
     return bill;
+}
+
+size_t bill_total(const PlanBill *bill)
+{
+    return bill->parameters + bill->optimizer + bill->activations + bill->gradients + bill->workspace +
+           bill->constants + bill->inputs;
+}
+
+size_t plan_value_bytes(const Plan *plan, const char *name)
+{
+    const Value *value = graph_find(plan->graph, name);
+    size_t bytes = 0;
+    if (value == NULL || value->mark < 0 || (size_t)value->mark >= plan->home_count ||
+        plan->homes[value->mark].value != value)
+        return 0;
+    const Home *home = &plan->homes[value->mark];
+    for (int i = 0; i < home->count; i++)
+        bytes += home->slots[i]->persistent ? 0 : home->slots[i]->bytes;
+    return bytes;
 }
 
 void *plan_input(Plan *plan, size_t index)

@@ -152,13 +152,16 @@ static Slot *reorder_target(Plan *plan, Slot *from, Layout layout, const_dnnl_md
 static Status reorder_now(Plan *plan, Step *step, Slot *to, Error *err)
 {
     void *block = NULL;
+    plan->bill.constants += to->bytes;
+    to->persistent = true;
+    to->data = step->in[0]->data; /* what a plan that only measures is left with */
+    if (plan->options.measure)
+        return STATUS_OK;
     TRY(block_alloc(&block, to->bytes, "constants in kernel layout", err));
     plan->constants = arena_grow(&plan->arena, plan->constants, plan->constant_count, &plan->constant_capacity,
                                  sizeof plan->constants[0]);
     plan->constants[plan->constant_count++] = block;
-    plan->bill.constants += to->bytes;
     to->data = block;
-    to->persistent = true;
     if (step->call == NULL)
         return step->run(step, err);
     void *scratch = NULL;

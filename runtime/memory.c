@@ -127,6 +127,40 @@ static int by_last(const void *a, const void *b)
     return x->last != y->last ? (x->last < y->last ? -1 : 1) : 0;
 }
 
+/* The step at which most bytes live; slots sorted by their first and by their last step. */
+static int busiest_step(Slot *const *begins, Slot *const *ends, size_t n)
+{
+    size_t now = 0, most = 0, ended = 0;
+    int at = 0;
+    for (size_t i = 0; i < n; i++) {
+        for (; ended < n && ends[ended]->last < begins[i]->first; ended++)
+            now -= ends[ended]->bytes;
+        now += begins[i]->bytes;
+        if (now > most) {
+            most = now;
+            at = begins[i]->first;
+        }
+    }
+    return at;
+}
+
+static void split_bill(Plan *plan, Slot *const *begins, Slot *const *ends, size_t n)
+{
+    int at = busiest_step(begins, ends, n);
+    PlanBill *bill = &plan->bill;
+    for (size_t i = 0; i < n; i++) {
+        const Slot *slot = begins[i];
+        if (slot->first > at || slot->last < at || slot->value == NULL || slot->value->producer == NULL)
+            continue;
+        const Node *maker = slot->value->producer;
+        if (maker->mark != 0 || maker->again)
+            bill->activations += slot->bytes;
+        else
+            bill->gradients += slot->bytes;
+    }
+    bill->workspace += plan->block_bytes - bill->activations - bill->gradients;
+}
+
 /* One sweep over time: what ended before a slot begins is free again. */
 static Status place_transient(Plan *plan, Error *err)
 {
@@ -148,10 +182,12 @@ static Status place_transient(Plan *plan, Error *err)
         begins[i]->offset = take(&holes, rounded(begins[i]->bytes == 0 ? 1 : begins[i]->bytes));
     }
     plan->block_bytes = holes.top;
+    split_bill(plan, begins, ends, n);
+    if (plan->options.measure)
+        return STATUS_OK;
     TRY(block_alloc(&plan->block, plan->block_bytes, "activations and gradients", err));
     for (size_t i = 0; i < n; i++)
         begins[i]->data = (char *)plan->block + begins[i]->offset;
-    plan->bill.activations = plan->block_bytes;
     return STATUS_OK;
 }
 
@@ -162,11 +198,13 @@ static Status place_kept(Plan *plan, Error *err)
         Slot *slot = plan->slots[i];
         if (slot->base != NULL || !slot->persistent || slot->data != NULL || slot->parameter != NULL)
             continue;
+        plan->bill.inputs += slot->bytes;
+        if (plan->options.measure)
+            continue;
         TRY(block_alloc(&slot->data, slot->bytes, "inputs", err));
         plan->constants = arena_grow(&plan->arena, plan->constants, plan->constant_count, &plan->constant_capacity,
                                      sizeof plan->constants[0]);
         plan->constants[plan->constant_count++] = slot->data;
-        plan->bill.inputs += slot->bytes;
     }
     return STATUS_OK;
 }
@@ -203,10 +241,12 @@ Status plan_place(Plan *plan, Error *err)
     for (size_t s = 0; s < plan->step_count; s++)
         if (plan->steps[s]->scratch_bytes > plan->scratch_bytes)
             plan->scratch_bytes = plan->steps[s]->scratch_bytes;
-    TRY(block_alloc(&plan->scratch, plan->scratch_bytes, "scratch", err));
-    plan->bill.scratch = plan->scratch_bytes;
+    plan->bill.workspace = plan->scratch_bytes;
     TRY(place_transient(plan, err));
     TRY(place_kept(plan, err));
+    if (plan->options.measure)
+        return STATUS_OK;
+    TRY(block_alloc(&plan->scratch, plan->scratch_bytes, "scratch", err));
     plan_bind(plan);
     plan->placed = true;
     return STATUS_OK;

@@ -75,6 +75,8 @@ static bool is_statistic(const Value *value)
     return false;
 }
 
+enum { CHANCE = 1 << 20 };
+
 /* Kernels want aligned numbers; a mapped file gives any address. */
 static void *aligned_constant(Plan *plan, const Tensor *tensor, size_t bytes)
 {
@@ -86,9 +88,14 @@ static void *aligned_constant(Plan *plan, const Tensor *tensor, size_t bytes)
             plan->status = (int)status;
         return array == NULL ? NULL : array->data;
     }
-    if ((uintptr_t)data % 64 == 0 && data != NULL)
+    bool as_it_lies = (uintptr_t)data % 64 == 0 && data != NULL;
+    if (!as_it_lies || bytes < CHANCE) /* where small ones lie is chance: a bill must not depend on it */
+        plan->bill.constants += bytes;
+    if (as_it_lies)
         return (void *)(uintptr_t)data;
     void *block = NULL;
+    if (plan->options.measure)
+        return (void *)(uintptr_t)data;
     Status status = block_alloc(&block, bytes, "constants", plan->err);
     if (status != STATUS_OK) {
         plan->status = (int)status;
@@ -99,7 +106,6 @@ static void *aligned_constant(Plan *plan, const Tensor *tensor, size_t bytes)
     plan->constants = arena_grow(&plan->arena, plan->constants, plan->constant_count, &plan->constant_capacity,
                                  sizeof plan->constants[0]);
     plan->constants[plan->constant_count++] = block;
-    plan->bill.constants += bytes;
     return block;
 }
 
@@ -326,6 +332,7 @@ static void deliver_outputs(Plan *plan)
 static Status plan_walk(Plan *plan, Error *err)
 {
     graph_number((Graph *)(uintptr_t)plan->graph);
+    graph_mark_forward((Graph *)(uintptr_t)plan->graph);
     number_values(plan);
     spread_exact(plan);
     TRY(check_known(plan, err));

@@ -85,13 +85,16 @@ typedef struct PlanOptions {
     bool training;      /* keeps what gradients need; else inference buffers are reused at once */
     bool plain_only;    /* no layouts, no fast paths: what tests compare fast paths with */
     bool profile;       /* time each step */
-    size_t memory_limit; /* bytes; 0: none */
+    bool measure;       /* for the bill alone: nothing is allocated, the plan cannot run */
     Precision precision;
 } PlanOptions;
 
-typedef struct PlanBill { /* bytes */
-    size_t parameters, gradients, optimizer, constants, activations, scratch, inputs;
+/* Bytes. Activations are results of the forward pass, made again or not, at the moment when most bytes live; gradients those of the
+ * parameters and what lies between; workspace is scratch, reordered copies and what placing wastes. */
+typedef struct PlanBill {
+    size_t parameters, optimizer, activations, gradients, workspace, constants, inputs;
 } PlanBill;
+size_t bill_total(const PlanBill *bill);
 
 /* `working` must be fully inferred (STATUS_UNSUPPORTED names the first value whose shape depends on data) and outlive the plan, as
  * must `store` (NULL when the graph has no parameters). */
@@ -106,8 +109,29 @@ const void *plan_output(const Plan *plan, size_t index); /* plain row-major, val
 /* `step` counts updates: randomness is (seed, node, step). Gradients of parameters land in the store, added to what is there when
  * `accumulate`. */
 Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error *err);
+/* What value `name` takes in the plan, in every layout it lies in; 0: nothing of its own. */
+size_t plan_value_bytes(const Plan *plan, const char *name);
 /* One line a step: node, operator, kernel, layout, bytes, milliseconds. */
 void plan_describe(const Plan *plan, Str *out);
+
+/* ---- budget.c: a plan within a limit ------------------------------------------------------------------------------ */
+
+/* Makes the working graph anew, always the same; several are tried. The caller of plan_build_within frees the last one. */
+typedef struct PlanMaker {
+    Status (*make)(void *context, Model **working, Error *err);
+    void *context;
+} PlanMaker;
+
+typedef struct PlanBudget {
+    size_t needed; /* what the plan takes; on STATUS_ENVIRONMENT the smallest limit it could have kept */
+    size_t copies; /* nodes that run a second time */
+    double again;  /* their cost as a part of the forward pass */
+} PlanBudget;
+
+/* As plan_build, with a bill (the store's blocks included) of at most `limit` bytes; 0: no limit. STATUS_ENVIRONMENT when that
+ * cannot be, with nothing allocated. */
+Status plan_build_within(const PlanMaker *maker, ParamStore *store, const PlanOptions *options, size_t limit,
+                         Model **working, Plan **plan, PlanBudget *budget, Error *err);
 
 /* ---- untrace.c ------------------------------------------------------------------------------------------------ */
 

@@ -3,6 +3,7 @@
  * A file's BatchNormalization either uses the statistics it is given (inference form) or those of the batch
  * (training_mode). Training goes through an internal row instead, which passes put in its place:
  *     BatchNormTrain(x, scale, bias, mean_state, var_state)          y, saved_mean, saved_var
+ *     BatchNormReplay(x, scale, bias, saved_mean, saved_var)         y again, states left alone
  *     BatchNormTrainGrad(dy, x, scale, saved_mean, saved_var, bias)  dx [, dscale, dbias]
  *     BatchNormFixedGrad(dy, x, scale, mean, var)                    dx [, dscale, dbias]; statistics are constants
  * Attributes epsilon, momentum; of the training rows also `activation`, the operator that follows (passes/fuse.c puts it
@@ -241,6 +242,19 @@ static Status batchnorm_train_eval(EvalContext *context, Error *err)
     return store_channels(context, BATCHNORM_SAVED_VAR, in.extent.channels, var, err);
 }
 
+static Status replay_eval(EvalContext *context, Error *err)
+{
+    Inputs in;
+    WideOutput y;
+    TRY(read_inputs(context, BATCHNORM_X, &in, err));
+    TRY(wide_output_like(context, BATCHNORM_Y, in.x, &y, err));
+    normalise(&in, in.data[BATCHNORM_MEAN], in.data[BATCHNORM_VAR], y.data);
+    for (int64_t i = 0; i < in.x->count; i++)
+        y.data[i] = activate(context->node, y.data[i]);
+    wide_store(&y);
+    return STATUS_OK;
+}
+
 /* With M elements a channel, Ioffe & Szegedy 2015:
  *     dbias = sum dy,   dscale = sum dy * x_hat
  *     dx = scale / sqrt(var + epsilon) * (dy - dbias/M - x_hat * dscale/M);   statistics fixed: without the two means
@@ -353,6 +367,20 @@ static Status batchnorm_train_grad(GradContext *context, Error *err)
     return context->b.status;
 }
 
+/* ---- replay --------------------------------------------------------------------------------------------------- */
+
+static Status batchnorm_replay(const Node *node, Node *copy, Error *err)
+{
+    (void)err;
+    for (int i = copy->output_count - 1; i > BATCHNORM_Y; i--)
+        node_set_output(copy, i, NULL);
+    copy->output_count = 1;
+    node_set_input(copy, BATCHNORM_MEAN, node->outputs[BATCHNORM_SAVED_MEAN]);
+    node_set_input(copy, BATCHNORM_VAR, node->outputs[BATCHNORM_SAVED_VAR]);
+    node_set_op(copy, DOMAIN_INTERNAL, "BatchNormReplay", 0);
+    return STATUS_OK;
+}
+
 /* ---- rows ---------------------------------------------------------------------------------------------------- */
 
 const OpDef ops_batchnorm[] = {
@@ -378,13 +406,26 @@ const OpDef ops_batchnorm[] = {
      .infer = batchnorm_infer,
      .eval = batchnorm_train_eval,
      .grad = batchnorm_train_grad,
-     .prepare = batchnorm_train_prepare},
+     .prepare = batchnorm_train_prepare,
+     .replay = batchnorm_replay},
+    {.domain = DOMAIN_INTERNAL,
+     .name = "BatchNormReplay",
+     .min_inputs = 5,
+     .max_inputs = 5,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .infer = batchnorm_infer,
+     .eval = replay_eval,
+     .prepare = batchnorm_replay_prepare,
+     .no_gradient = "made after autodiff",
+     .no_case = "internal; tests/test_recompute.c compares it with what it replays"},
     {.domain = DOMAIN_INTERNAL,
      .name = "BatchNormTrainGrad",
      .min_inputs = 6,
      .max_inputs = 6,
      .min_outputs = 1,
      .max_outputs = 3,
+     .traits = OP_IN_PLACE,
      .infer = grad_infer,
      .eval = grad_eval,
      .prepare = batchnorm_train_grad_prepare,
@@ -395,6 +436,7 @@ const OpDef ops_batchnorm[] = {
      .max_inputs = 5,
      .min_outputs = 1,
      .max_outputs = 3,
+     .traits = OP_IN_PLACE,
      .infer = grad_infer,
      .eval = grad_eval,
      .prepare = batchnorm_fixed_grad_prepare,

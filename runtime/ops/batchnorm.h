@@ -46,12 +46,15 @@ typedef struct BatchNormLoop {
 } BatchNormLoop;
 
 void batchnorm_forward(BatchNormLoop *loop, void *scratch);
+/* y once more, from the mean and var that forward has written: the same bits. */
+void batchnorm_again(BatchNormLoop *loop, void *scratch);
 void batchnorm_backward(BatchNormLoop *loop, void *scratch);
 size_t batchnorm_scratch(const ChannelView *view);
 
 Status batchnorm_prepare(PlanContext *context, Error *err);            /* BatchNormalization */
 Status batchnorm_fixed_grad_prepare(PlanContext *context, Error *err); /* BatchNormFixedGrad */
 Status batchnorm_train_prepare(PlanContext *context, Error *err);      /* BatchNormTrain */
+Status batchnorm_replay_prepare(PlanContext *context, Error *err);     /* BatchNormReplay */
 Status batchnorm_train_grad_prepare(PlanContext *context, Error *err); /* BatchNormTrainGrad */
 
 #endif

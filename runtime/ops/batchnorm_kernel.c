@@ -235,6 +235,35 @@ Status batchnorm_train_prepare(PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
+static Status run_replay(Step *step, Error *err)
+{
+    (void)err;
+    const BatchNormState *state = step->state;
+    BatchNormLoop loop = loop_of(state);
+    loop.x = step->in[BATCHNORM_X]->data;
+    loop.scale = step->in[BATCHNORM_SCALE]->data;
+    loop.bias = step->in[BATCHNORM_BIAS]->data;
+    loop.mean = step->in[BATCHNORM_MEAN]->data;
+    loop.var = step->in[BATCHNORM_VAR]->data;
+    loop.y = step->out[BATCHNORM_Y]->data;
+    batchnorm_again(&loop, step->scratch);
+    return STATUS_OK;
+}
+
+Status batchnorm_replay_prepare(PlanContext *context, Error *err)
+{
+    if (!all_f32(context->node))
+        return kernel_eval(context, err);
+    Layout layout = train_layout(context, BATCHNORM_X);
+    DType dtype = layout == LAYOUT_PLAIN ? DTYPE_F32 : context->compute;
+    const Slot *x = kernel_input_as(context, BATCHNORM_X, layout, dtype);
+    for (int i = BATCHNORM_SCALE; i <= BATCHNORM_VAR; i++)
+        kernel_input(context, i, LAYOUT_PLAIN);
+    kernel_output_in_place_as(context, BATCHNORM_Y, BATCHNORM_X, layout, dtype);
+    plan_train(context, x, run_replay);
+    return STATUS_OK;
+}
+
 static Status run_train_grad(Step *step, Error *err)
 {
     (void)err;

@@ -425,6 +425,25 @@ void batchnorm_forward(BatchNormLoop *loop, void *scratch)
     }
 }
 
+static void find_factors(const BatchNormLoop *loop, float *k)
+{
+    for (int64_t c = 0; c < loop->view->channels; c++)
+        k[c] = (float)((double)loop->scale[c] / sqrt((double)loop->var[c] + (double)loop->epsilon));
+}
+
+void batchnorm_again(BatchNormLoop *loop, void *scratch)
+{
+    const ChannelView *v = loop->view;
+    float *k = loop_begin(loop, scratch);
+    Job job = {.loop = loop,
+               .groups = group_count(v),
+               .k = {k, 0},
+               .mean = {loop->mean, 0},
+               .bias = {loop->bias, 0}};
+    find_factors(loop, k);
+    parallel_for(v->batch * job.groups, 1, apply_range, &job);
+}
+
 static void finish_sums(const BatchNormLoop *loop, const float *k, float *b, float *share, int64_t begin, int64_t end)
 {
     double count = element_count(loop->view);
@@ -446,8 +465,7 @@ void batchnorm_backward(BatchNormLoop *loop, void *scratch)
     const ChannelView *v = loop->view;
     float *k = loop_begin(loop, scratch), *b = k + v->channels, *share = b + v->channels;
     int64_t turn = turn_groups(v), all = group_count(v), width = lane_width(v);
-    for (int64_t c = 0; c < v->channels; c++)
-        k[c] = (float)((double)loop->scale[c] / sqrt((double)loop->var[c] + (double)loop->epsilon));
+    find_factors(loop, k);
     for (int64_t g = 0; g < all; g += turn) {
         int64_t groups = g + turn < all ? turn : all - g, end = (g + groups) * width;
         Job job = {.loop = loop,

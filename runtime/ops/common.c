@@ -113,7 +113,8 @@ void kernel_inputs_plain(PlanContext *context)
 uint64_t node_stream(const Node *node)
 {
     uint64_t hash = 0xcbf29ce484222325u; /* FNV-1a */
-    const char *name = node->output_count > 0 && node->outputs[0] ? node->outputs[0]->name : node->name;
+    const char *own = node->output_count > 0 && node->outputs[0] ? node->outputs[0]->name : node->name;
+    const char *name = node_string(node, "stream", own); /* of the original, in a copy that is to draw the same */
     for (; *name; name++)
         hash = (hash ^ (unsigned char)*name) * 0x100000001b3u;
     return hash;

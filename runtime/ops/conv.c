@@ -418,6 +418,22 @@ static Status causal_conv_expand(Node *node, Builder *b, Error *err)
     return b->status;
 }
 
+/* ---- cost ---------------------------------------------------------------------------------------------------- */
+
+/* Every direction multiplies each output position with each weight that reaches it. */
+static double conv_flops(const Node *node)
+{
+    ConvShape shape;
+    Error ignored = {0};
+    int64_t y[RANK_MAX], w[RANK_MAX];
+    if (conv_shape_of(node, &shape, &ignored) != STATUS_OK)
+        return 0;
+    conv_shape_y(&shape, y);
+    conv_shape_w(&shape, w);
+    int rank = node->inputs[0]->type.rank;
+    return 2 * (double)dims_count(rank, y) * (double)dims_count(rank - 1, w + 1);
+}
+
 /* ---- rows ---------------------------------------------------------------------------------------------------- */
 
 const OpDef ops_conv[] = {
@@ -431,6 +447,7 @@ const OpDef ops_conv[] = {
      .infer = conv_infer,
      .eval = conv_eval,
      .grad = conv_grad,
+     .flops = conv_flops,
      .prepare = conv_prepare},
     {.name = "ConvTranspose",
      .since = 1,
@@ -442,6 +459,7 @@ const OpDef ops_conv[] = {
      .infer = conv_transpose_infer,
      .eval = conv_input_eval,
      .grad = conv_transpose_grad,
+     .flops = conv_flops,
      .prepare = conv_transpose_prepare},
     {.domain = DOMAIN_INTERNAL,
      .name = "ConvGradInput",
@@ -451,6 +469,7 @@ const OpDef ops_conv[] = {
      .max_outputs = 1,
      .infer = conv_grad_input_infer,
      .eval = conv_input_eval,
+     .flops = conv_flops,
      .prepare = conv_grad_input_prepare,
      .no_gradient = "a gradient itself"},
     {.domain = DOMAIN_INTERNAL,
@@ -461,6 +480,7 @@ const OpDef ops_conv[] = {
      .max_outputs = 2,
      .infer = conv_grad_weight_infer,
      .eval = conv_weight_eval,
+     .flops = conv_flops,
      .prepare = conv_grad_weight_prepare,
      .no_gradient = "a gradient itself"},
     {.domain = DOMAIN_INTERNAL,
@@ -481,6 +501,7 @@ const OpDef ops_conv[] = {
      .max_outputs = 1,
      .infer = conv_infer,
      .eval = conv_eval,
+     .flops = conv_flops,
      .prepare = fused_conv_prepare,
      .no_gradient = "made after autodiff, of frozen parts only"},
     {.name = "CausalConvWithState",

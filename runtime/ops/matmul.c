@@ -474,6 +474,40 @@ static Status fused_gemm_expand(Node *node, Builder *b, Error *err)
     return b->status;
 }
 
+/* ---- cost ---------------------------------------------------------------------------------------------------- */
+
+static double product_flops(const Product *p, Status status)
+{
+    double flops = 2 * (double)p->m * (double)p->n * (double)p->k;
+    for (int i = 0; i < p->batch_rank; i++)
+        flops *= (double)p->batch[i];
+    return status == STATUS_OK ? flops : 0;
+}
+
+static double matmul_flops(const Node *node)
+{
+    Product p;
+    Error ignored = {0};
+    Status status = matmul_product(node, &p, &ignored);
+    return product_flops(&p, status);
+}
+
+static double gemm_flops(const Node *node)
+{
+    Product p = {0};
+    Error ignored = {0};
+    Status status = gemm_product(node, &p, &ignored);
+    return product_flops(&p, status);
+}
+
+static double strided_flops(const Node *node)
+{
+    Product p = {0};
+    Error ignored = {0};
+    Status status = strided_product(node, &p, &ignored);
+    return product_flops(&p, status);
+}
+
 const OpDef ops_matmul[] = {
     {.name = "MatMul",
      .since = 1,
@@ -485,6 +519,7 @@ const OpDef ops_matmul[] = {
      .infer = matmul_infer,
      .eval = matmul_eval,
      .grad = matmul_grad,
+     .flops = matmul_flops,
      .prepare = matmul_prepare},
     {.name = "Gemm",
      .since = 1,
@@ -497,6 +532,7 @@ const OpDef ops_matmul[] = {
      .eval = gemm_eval,
      .grad = gemm_grad,
      .upgrade = gemm_upgrade,
+     .flops = gemm_flops,
      .prepare = gemm_prepare},
     {.domain = DOMAIN_INTERNAL,
      .name = "MatMulStrided",
@@ -507,6 +543,7 @@ const OpDef ops_matmul[] = {
      .infer = strided_infer,
      .eval = strided_eval,
      .grad = strided_grad,
+     .flops = strided_flops,
      .prepare = strided_prepare,
      .no_case = "internal; the gradient suite compares its kernels with eval"},
     {.domain = "com.microsoft",

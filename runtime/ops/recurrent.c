@@ -324,17 +324,35 @@ static Status lstm_grad_prepare(PlanContext *context, Error *err)
     return recurrent_backward_prepare(context, CELL_LSTM, err);
 }
 
+/* Every row of X meets W, and every hidden state R; the gradient does both twice. */
+static double cell_flops(const Value *const *inputs)
+{
+    const Type *x = &inputs[IN_X]->type, *w = &inputs[IN_W]->type, *r = &inputs[IN_R]->type;
+    return 2 * (double)(x->dims[0] * x->dims[1]) * (double)(type_count(w) + type_count(r));
+}
+
+static double recurrent_flops(const Node *node)
+{
+    return cell_flops((const Value *const *)node->inputs);
+}
+
+static double recurrent_grad_flops(const Node *node)
+{
+    return 2 * cell_flops((const Value *const *)node->inputs + GRAD_INPUTS);
+}
+
 #define FORWARD_ROW(NAME, PREFIX, INPUTS, OUTPUTS)                                                                     \
     {                                                                                                                  \
         .name = NAME, .since = 1, .last = 28, .min_inputs = 3, .max_inputs = INPUTS, .min_outputs = 0,                 \
         .max_outputs = OUTPUTS, .infer = PREFIX##_infer, .eval = PREFIX##_eval, .grad = PREFIX##_grad,                 \
-        .prepare = PREFIX##_prepare                                                                                    \
+        .prepare = PREFIX##_prepare, .flops = recurrent_flops                                                          \
     }
 #define BACKWARD_ROW(NAME, PREFIX)                                                                                     \
     {                                                                                                                  \
         .domain = DOMAIN_INTERNAL, .name = NAME "Grad", .min_inputs = 0, .max_inputs = GRAD_INPUT_COUNT,               \
         .min_outputs = 0, .max_outputs = GRAD_OUTPUT_COUNT, .infer = backward_infer, .eval = PREFIX##_grad_eval,       \
-        .prepare = PREFIX##_grad_prepare, .no_gradient = "gradients are not differentiated again",                     \
+        .prepare = PREFIX##_grad_prepare, .flops = recurrent_grad_flops,                                               \
+        .no_gradient = "gradients are not differentiated again",                                                       \
         .no_case = "internal; covered by the gradient cases of " NAME                                                  \
     }
 
