@@ -7,6 +7,8 @@
 
 static void read_labels(Apply *apply)
 {
+    const char *task = model_metadata(apply->document, "regraft.task");
+    apply->independent = task != NULL && strcmp(task, "labels") == 0;
     const char *text = model_metadata(apply->document, "regraft.labels");
     if (text == NULL || text[0] == '\0')
         return;
@@ -52,8 +54,8 @@ static Status open_parts(Apply *apply, bool unlabelled, Error *err)
                            .whole = true,
                            .unlabelled = unlabelled,
                            .inputs = inputs,
-                           .only = apply->fields->known ? apply->labels : NULL,
-                           .classes = unlabelled || apply->fields->known ? NULL : apply->labels};
+                           .only = apply->fields->known && !apply->independent ? apply->labels : NULL,
+                           .classes = unlabelled || apply->fields->known || apply->independent ? NULL : apply->labels};
     return data_open(&options, &apply->data, err);
 }
 

@@ -37,6 +37,7 @@ typedef struct Apply {
     Model *document;
     const char **labels; /* NULL-terminated, from the model's metadata; NULL: it has none */
     size_t label_count;
+    bool independent; /* the labels are there or not, each by itself (regraft.task) */
     PictureSpec picture;
     DataParts data;
     const char *part; /* which one is used: "train", "val", "test" */

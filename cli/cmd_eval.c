@@ -189,99 +189,106 @@ static bool only_zero_one(const float *values, size_t count)
     return true;
 }
 
-static double column_auc(const Answers *a, size_t count, size_t column)
+static const char *column_name(const Apply *apply, int index, size_t column, char number[24])
 {
-    double *scores = calloc(count + 1, sizeof *scores), auc = NAN;
-    int64_t *labels = calloc(count + 1, sizeof *labels);
-    if (scores != NULL && labels != NULL) {
-        for (size_t i = 0; i < count; i++) {
-            scores[i] = (double)a->rows[i * a->width + column];
-            labels[i] = a->targets[i * a->width + column] > 0;
-        }
-        auc = metrics_auc(scores, labels, count);
-    }
-    free(scores);
-    free(labels);
-    return auc;
+    if (index == 0 && column < apply->label_count)
+        return apply->labels[column];
+    const char *name = dataset_column_name(apply->set, index, column);
+    snprintf(number, 24, "%zu", column);
+    return name != NULL ? name : number;
 }
 
-typedef struct Column {
-    double auc, right, squares, absolute, target_squares;
-} Column;
-
-static Column measure_column(const Answers *a, size_t count, size_t column, bool labels, OutputForm form)
+static void show_column(Table *table, const ColumnMetrics *m, const char *name, bool labels)
 {
-    Column m = {.auc = labels ? column_auc(a, count, column) : NAN};
-    double border = form == OUTPUT_SIGMOID ? 0.5 : 0, mean = 0;
-    for (size_t i = 0; i < count; i++)
-        mean += (double)a->targets[i * a->width + column] / (double)count;
-    for (size_t i = 0; i < count; i++) {
-        double x = (double)a->rows[i * a->width + column], t = (double)a->targets[i * a->width + column], d = x - t;
-        m.right += (x > border) == (t > 0);
-        m.squares += d * d / (double)count;
-        m.absolute += fabs(d) / (double)count;
-        m.target_squares += (t - mean) * (t - mean) / (double)count;
-    }
-    m.right /= (double)count;
-    return m;
+    table_cell(table, STYLE_PLAIN, "%s", name);
+    const double figures[2][5] = {{m->rmse, m->mae, m->r2}, {m->accuracy, m->auc, m->precision, m->recall, m->f1}};
+    for (int i = 0; i < (labels ? 5 : 3); i++)
+        if (isfinite(figures[labels][i]))
+            table_cell(table, STYLE_PLAIN, labels ? "%.4f" : "%.6g", figures[labels][i]);
+        else
+            table_cell(table, STYLE_DIM, "-");
 }
 
-static void show_column(Table *table, const Column *m, size_t column, bool labels)
+static void put_column(Json *json, const ColumnMetrics *m, bool labels)
 {
-    table_cell(table, STYLE_PLAIN, "%zu", column);
     if (labels) {
-        table_cell(table, STYLE_PLAIN, "%.4f", m->right);
-        table_cell(table, STYLE_PLAIN, "%.4f", m->auc);
-        table_cell(table, STYLE_PLAIN, " ");
-        return;
-    }
-    table_cell(table, STYLE_PLAIN, "%.6g", sqrt(m->squares));
-    table_cell(table, STYLE_PLAIN, "%.6g", m->absolute);
-    table_cell(table, STYLE_PLAIN, "%.4f", 1 - m->squares / fmax(m->target_squares, 1e-30));
-}
-
-static void put_column(Json *json, const Column *m, bool labels)
-{
-    json_open(json, '{');
-    if (labels) {
-        json_put_real(json, "accuracy", m->right);
+        json_put_real(json, "accuracy", m->accuracy);
         json_put_real(json, "auc", m->auc);
+        json_put_real(json, "precision", m->precision);
+        json_put_real(json, "recall", m->recall);
+        json_put_real(json, "f1", m->f1);
     } else {
-        json_put_real(json, "rmse", sqrt(m->squares));
-        json_put_real(json, "mae", m->absolute);
-        json_put_real(json, "r2", 1 - m->squares / fmax(m->target_squares, 1e-30));
+        json_put_real(json, "rmse", m->rmse);
+        json_put_real(json, "mae", m->mae);
+        json_put_real(json, "r2", m->r2);
     }
-    json_close(json, '}');
 }
 
-static void report_numbers(const Apply *apply, const Answers *a, int index, size_t count, Json *json)
+static void put_columns(const Apply *apply, const ColumnMetrics *columns, const ColumnMetrics *mean, size_t width,
+                        int index, size_t count, bool labels, Json *json)
+{
+    char number[24];
+    json_put_string(json, "kind", labels ? "labels" : "numbers");
+    json_put_int(json, "samples", (int64_t)count);
+    json_put_open(json, "mean", '{');
+    put_column(json, mean, labels);
+    json_close(json, '}');
+    json_put_open(json, "columns", '[');
+    for (size_t column = 0; column < width; column++) {
+        json_open(json, '{');
+        json_put_string(json, "name", column_name(apply, index, column, number));
+        put_column(json, &columns[column], labels);
+        json_close(json, '}');
+    }
+    json_close(json, ']');
+}
+
+static void show_columns(const Apply *apply, const ColumnMetrics *columns, const ColumnMetrics *mean, size_t width,
+                         int index, size_t count, bool labels)
+{
+    static const char *const label_names[] = {"label", "accuracy", "AUC", "precision", "recall", "F1"};
+    static const char *const number_names[] = {"number", "RMSE", "MAE", "R2"};
+    char number[24];
+    Table table;
+    table_init(&table, labels ? "lrrrrr" : "lrrr");
+    table_head(&table, labels ? label_names : number_names);
+    for (size_t column = 0; column < width; column++)
+        show_column(&table, &columns[column], column_name(apply, index, column, number), labels);
+    if (width > 1)
+        show_column(&table, mean, "mean", labels);
+    printf("samples   %zu (%s)\n\n", count, apply->part);
+    table_print(&table, stdout, 0);
+    table_release(&table);
+}
+
+/* A table names its columns: they must be the model's labels, in their order. */
+static Status check_names(const Apply *apply, size_t width, Error *err)
+{
+    for (size_t i = 0; apply->independent && i < width && i < apply->label_count; i++) {
+        const char *name = dataset_column_name(apply->set, 0, i);
+        if (name != NULL && strcmp(name, apply->labels[i]) != 0)
+            return fail(err, STATUS_REJECTED, "%s: column %zu is '%s', the model's label there is '%s'",
+                        apply->fields->data, i + 1, name, apply->labels[i]);
+    }
+    return STATUS_OK;
+}
+
+static Status report_numbers(const Apply *apply, const Answers *a, int index, size_t count, Json *json, Error *err)
 {
     bool labels = only_zero_one(a->targets, count * a->width);
-    OutputForm form = apply_output_form(apply, (size_t)index);
-    static const char *const label_names[] = {"label", "accuracy", "AUC", ""};
-    static const char *const number_names[] = {"number", "RMSE", "MAE", "R2"};
-    Table table;
-    table_init(&table, "rrrr");
-    table_head(&table, labels ? label_names : number_names);
-    if (json != NULL) {
-        json_put_string(json, "kind", labels ? "labels" : "numbers");
-        json_put_int(json, "samples", (int64_t)count);
-        json_put_open(json, "columns", '[');
-    }
-    for (size_t column = 0; column < a->width; column++) {
-        Column m = measure_column(a, count, column, labels, form);
-        if (json != NULL)
-            put_column(json, &m, labels);
-        else
-            show_column(&table, &m, column, labels);
-    }
-    if (json != NULL) {
-        json_close(json, ']');
-    } else {
-        printf("samples   %zu (%s)\n\n", count, apply->part);
-        table_print(&table, stdout, 0);
-    }
-    table_release(&table);
+    double border = apply_output_form(apply, (size_t)index) == OUTPUT_SIGMOID ? 0.5 : 0;
+    ColumnMetrics *columns = calloc(a->width + 1, sizeof *columns), mean;
+    Status status = columns == NULL ? fail(err, STATUS_ENVIRONMENT, "no memory for %zu columns", a->width)
+                    : index == 0    ? check_names(apply, a->width, err)
+                                    : STATUS_OK;
+    if (status == STATUS_OK)
+        status = metrics_columns(a->rows, a->targets, count, a->width, labels, border, columns, &mean, err);
+    if (status == STATUS_OK && json != NULL)
+        put_columns(apply, columns, &mean, a->width, index, count, labels, json);
+    else if (status == STATUS_OK)
+        show_columns(apply, columns, &mean, a->width, index, count, labels);
+    free(columns);
+    return status;
 }
 
 /* ---- the verb ------------------------------------------------------------------------------------------------------
@@ -308,7 +315,7 @@ static Status report(const Apply *apply, Context *c, Error *err)
         if (c->answers[k].labels != NULL)
             status = report_classes(apply, &c->answers[k], k, c->count, as_json ? &json : NULL, err);
         else
-            report_numbers(apply, &c->answers[k], k, c->count, as_json ? &json : NULL);
+            status = report_numbers(apply, &c->answers[k], k, c->count, as_json ? &json : NULL, err);
         if (as_json)
             json_close(&json, '}');
     }

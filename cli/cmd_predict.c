@@ -17,7 +17,7 @@ static const Option options[] = {
 static const Usage usage = {
     .verb = "predict",
     .arguments = "MODEL",
-    .summary = "Says what a model makes of each sample: the likeliest classes with their probabilities, or the "
+    .summary = "Says what a model makes of each sample: the likeliest classes (or every label) with their probabilities, or the "
                "output's numbers "
                "where they are no classes. A model that `tune` wrote needs no other flag.",
     .examples = {"regraft predict tuned.onnx --data photo.jpg",
@@ -31,14 +31,17 @@ static const Usage usage = {
 typedef struct Context {
     const Fields *fields;
     OutputForm form;
+    bool independent; /* labels that are there or not: probabilities need not add up to one */
     Str name;
     size_t *order; /* [width] */
     size_t width;
 } Context;
 
-static double probability(const float *row, size_t width, size_t c, OutputForm form)
+static double probability(const float *row, size_t width, size_t c, OutputForm form, bool independent)
 {
     double top = -INFINITY, sum = 0;
+    if (independent && form == OUTPUT_SCORES)
+        return 1 / (1 + exp(-(double)row[c]));
     if (form == OUTPUT_SOFTMAX || form == OUTPUT_SIGMOID)
         return (double)row[c];
     if (form == OUTPUT_LOG_SOFTMAX)
@@ -72,18 +75,18 @@ static void show_classes(const Apply *apply, const Context *c, const float *row)
         printf("%s", c->name.text);
         for (size_t k = 0; k < count; k++)
             printf("\t%s\t%.4f", apply_class_name(apply, c->order[k]),
-                   probability(row, c->width, c->order[k], c->form));
+                   probability(row, c->width, c->order[k], c->form, c->independent));
         printf("\n");
         return;
     }
     Json json;
-    json_begin(&json, "regraft.predict/1");
+    json_begin_line(&json, "regraft.predict/1");
     json_put_string(&json, "sample", c->name.text);
     json_put_open(&json, "classes", '[');
     for (size_t k = 0; k < count; k++) {
         json_open(&json, '{');
         json_put_string(&json, "name", apply_class_name(apply, c->order[k]));
-        json_put_real(&json, "probability", probability(row, c->width, c->order[k], c->form));
+        json_put_real(&json, "probability", probability(row, c->width, c->order[k], c->form, c->independent));
         json_close(&json, '}');
     }
     json_close(&json, ']');
@@ -100,7 +103,7 @@ static void show_numbers(const Context *c, const float *row)
         return;
     }
     Json json;
-    json_begin(&json, "regraft.predict/1");
+    json_begin_line(&json, "regraft.predict/1");
     json_put_string(&json, "sample", c->name.text);
     json_put_open(&json, "values", '[');
     for (size_t k = 0; k < c->width; k++)
@@ -118,7 +121,7 @@ static Status show_batch(Apply *apply, const Batch *batch, void *context, Error 
         return fail(err, STATUS_UNSUPPORTED,
                     "the model's first output is not one row of float numbers for each sample");
     c->width = (size_t)type_count(&type) / batch->size;
-    bool classes = type.rank == 2 && c->width > 1 && (apply->labels == NULL || apply->label_count == c->width) &&
+    bool classes = type.rank == 2 && (c->width > 1 || c->independent) && (apply->labels == NULL || apply->label_count == c->width) &&
                    (apply->labels != NULL || c->form != OUTPUT_SCORES || c->fields->top > 0);
     if (c->order == NULL)
         c->order = calloc(c->width + 1, sizeof *c->order);
@@ -149,8 +152,9 @@ Status cmd_predict(int argc, char **argv, Error *err)
         status = apply_open_data(&apply, true, err);
     if (status == STATUS_OK) {
         context.form = apply_output_form(&apply, 0);
-        if (fields.top == 0)
-            fields.top = apply.labels != NULL ? 1 : 0;
+        context.independent = apply.independent;
+        if (fields.top == 0 && apply.labels != NULL)
+            fields.top = apply.independent ? (int64_t)apply.label_count : 1;
         status = apply_run(&apply, show_batch, &context, err);
     }
     apply_release(&apply);

@@ -240,7 +240,7 @@ static void json_before_value(Json *json)
         return;
     }
     if (json->comma[json->depth])
-        str_append(&json->out, json->depth == 1 || (json->depth == 2 && json->array[2]) ? ",\n" : ", ");
+        str_append(&json->out, !json->one_line && (json->depth == 1 || (json->depth == 2 && json->array[2])) ? ",\n" : ", ");
     json->comma[json->depth] = true;
 }
 
@@ -265,6 +265,12 @@ void json_begin(Json *json, const char *schema)
     str_init(&json->out);
     json_open(json, '{');
     json_put_string(json, "schema", schema);
+}
+
+void json_begin_line(Json *json, const char *schema)
+{
+    json_begin(json, schema);
+    json->one_line = true;
 }
 
 void json_end(Json *json)

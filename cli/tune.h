@@ -24,8 +24,16 @@ typedef struct TuneFields {
         plain_kernels;
 } TuneFields;
 
+/* What the targets are, when there is one output. */
+typedef enum TaskKind {
+    TASK_CLASSES, /* one class a sample */
+    TASK_LABELS,  /* several labels, each there or not */
+    TASK_NUMBERS, /* a vector of numbers */
+    TASK_OTHER    /* sequences, masks, several outputs: only the loss is measured */
+} TaskKind;
+
 typedef struct Scores { /* of one way of training on one part of the data; NaN where not measured */
-    double loss, accuracy, auc, seconds;
+    double loss, accuracy, auc, f1, rmse, r2; /* labels: accuracy, auc and f1 are means over them */
 } Scores;
 
 typedef struct Arm {
@@ -49,7 +57,8 @@ typedef struct Tune {
     PictureSpec picture;
     const char *preset; /* how the preprocessing was decided, for people */
     bool has_picture, new_head;
-    size_t classes; /* of a class target; 0: none */
+    TaskKind task;
+    size_t outputs; /* classes, labels or numbers of a sample; 0 with TASK_OTHER */
     float *class_weights;
     char base_sha256[65];
     size_t batch;
@@ -59,6 +68,13 @@ typedef struct Tune {
     Witness witness; /* of the chosen arm */
     float *probabilities; /* of the chosen arm on the last measured part */
 } Tune;
+
+/* What output `index` stands for: a class, a label, the heading of a number. */
+const char *tune_output_name(const Tune *tune, size_t index);
+
+/* ---- tune_measure.c: `rows` [samples of set, outputs] */
+Status tune_measure(Tune *tune, const Dataset *set, const float *rows, const char *arm, const char *part, Scores *scores,
+                    Error *err);
 
 /* ---- tune_witness.c: what training computed for a few samples, for verify.c */
 Status witness_take(Tune *tune, Trainer *trainer, Error *err);

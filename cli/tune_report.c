@@ -16,6 +16,18 @@ static void cell_number(Table *table, double value, double scale, const char *un
         table_cell(table, STYLE_DIM, "-");
 }
 
+/* Two figures a part, by task. */
+static const char *const figures[][2] = {{"accuracy", "AUC"}, {"mean AUC", "macro F1"}, {"RMSE", "R2"}, {"", ""}};
+
+static void show_scores(Table *table, TaskKind task, const Scores *scores)
+{
+    if (task == TASK_CLASSES)
+        cell_number(table, scores->accuracy, 100, " %");
+    else
+        cell_number(table, task == TASK_LABELS ? scores->auc : scores->rmse, 1, "");
+    cell_number(table, task == TASK_CLASSES ? scores->auc : task == TASK_LABELS ? scores->f1 : scores->r2, 1, "");
+}
+
 static void show_arm(Table *table, const Tune *tune, const Arm *arm)
 {
     if (!arm->measured)
@@ -23,26 +35,41 @@ static void show_arm(Table *table, const Tune *tune, const Arm *arm)
     bool chosen = tune->chosen == arm;
     table_cell(table, chosen ? STYLE_BOLD : STYLE_PLAIN, "%s%s", arm->name, chosen ? " *" : "");
     table_cell(table, STYLE_PLAIN, "%s", human_count((int64_t)arm->trainable).text);
-    cell_number(table, arm->val.accuracy, 100, " %");
-    cell_number(table, arm->val.auc, 1, "");
-    cell_number(table, arm->test.accuracy, 100, " %");
-    cell_number(table, arm->test.auc, 1, "");
+    show_scores(table, tune->task, &arm->val);
+    show_scores(table, tune->task, &arm->test);
     table_cell(table, STYLE_PLAIN, "%s", human_seconds(arm->seconds).text);
 }
 
 static void show_table(const Tune *tune)
 {
-    if (tune->fields->json || tune->classes == 0)
+    if (tune->fields->json || tune->task == TASK_OTHER)
         return;
-    static const char *const names[] = {"",         "trainable", "val accuracy", "val AUC", "test accuracy",
-                                        "test AUC", "time"};
     Table table;
     table_init(&table, "lrrrrrr");
-    table_head(&table, names);
+    table_cell(&table, STYLE_BOLD, " ");
+    table_cell(&table, STYLE_BOLD, "trainable");
+    for (int part = 0; part < 2; part++)
+        for (int k = 0; k < 2; k++)
+            table_cell(&table, STYLE_BOLD, "%s %s", part == 0 ? "val" : "test", figures[tune->task][k]);
+    table_cell(&table, STYLE_BOLD, "time");
     show_arm(&table, tune, &tune->probe);
     show_arm(&table, tune, &tune->tuned);
     table_print(&table, stdout, 0);
     table_release(&table);
+}
+
+static void put_scores(Json *json, const char *part, const Scores *scores)
+{
+    const struct {
+        const char *name;
+        double value;
+    } all[] = {{"loss", scores->loss}, {"accuracy", scores->accuracy}, {"auc", scores->auc},
+               {"f1", scores->f1},     {"rmse", scores->rmse},         {"r2", scores->r2}};
+    char key[32];
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        snprintf(key, sizeof key, "%s_%s", part, all[i].name);
+        json_put_real(json, key, all[i].value);
+    }
 }
 
 static void put_arm(Json *json, const Arm *arm)
@@ -52,19 +79,15 @@ static void put_arm(Json *json, const Arm *arm)
     json_put_open(json, arm->name, '{');
     json_put_int(json, "trainable", (int64_t)arm->trainable);
     json_put_real(json, "seconds", arm->seconds);
-    json_put_real(json, "val_loss", arm->val.loss);
-    json_put_real(json, "val_accuracy", arm->val.accuracy);
-    json_put_real(json, "val_auc", arm->val.auc);
-    json_put_real(json, "test_loss", arm->test.loss);
-    json_put_real(json, "test_accuracy", arm->test.accuracy);
-    json_put_real(json, "test_auc", arm->test.auc);
+    put_scores(json, "val", &arm->val);
+    put_scores(json, "test", &arm->test);
     json_close(json, '}');
 }
 
 static Status keep_summary(Tune *tune, Error *err)
 {
     Json json;
-    json_begin(&json, "regraft.tune/1");
+    json_begin_line(&json, "regraft.tune/1");
     json_put_string(&json, "output", tune->fields->output);
     json_put_string(&json, "chosen", tune->chosen->name);
     json_put_string(&json, "preprocessing", tune->preset);

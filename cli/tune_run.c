@@ -14,6 +14,8 @@ static double seconds_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+static const Scores no_scores = {NAN, NAN, NAN, NAN, NAN, NAN};
+
 /* ---- sources
  * ---------------------------------------------------------------------------------------------------------- */
 
@@ -87,7 +89,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                                         : plain          ? 0
                                                          : 6,
                             .keep_best = tune->data.val != NULL,
-                            .by_accuracy = tune->classes > 0,
+                            .by_accuracy = tune->task == TASK_CLASSES,
                             .plain_only = f->plain_kernels,
                             .no_decay_1d = !plain,
                             .diverged_factor = plain ? 0 : 50,
@@ -103,84 +105,6 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
     if (tune->progress.folder != NULL)
         options.checkpoint = arena_printf(&tune->document->arena, "%s/checkpoint", tune->progress.folder);
     return options;
-}
-
-/* ---- measuring
- * ------------------------------------------------------------------------------------------------------------ */
-
-static Status labels_of(const Dataset *set, int64_t **labels, Error *err)
-{
-    size_t n = dataset_count(set);
-    *labels = malloc((n + 1) * sizeof **labels);
-    if (*labels == NULL)
-        return fail(err, STATUS_ENVIRONMENT, "no memory for %zu labels", n);
-    for (size_t i = 0; i < n; i++)
-        (*labels)[i] = dataset_label(set, 0, i);
-    return STATUS_OK;
-}
-
-static void report_metrics(Tune *tune, const Metrics *m, Json *json)
-{
-    json_put_int(json, "samples", (int64_t)m->count);
-    json_put_real(json, "loss", m->loss);
-    json_put_real(json, "accuracy", m->accuracy);
-    json_put_real(json, "auc", m->auc);
-    json_put_real(json, "macro_f1", m->macro_f1);
-    json_put_open(json, "classes", '[');
-    for (size_t c = 0; c < m->classes; c++) {
-        json_open(json, '{');
-        json_put_string(json, "name", dataset_class_name(tune->data.train, 0, c));
-        json_put_real(json, "precision", m->precision[c]);
-        json_put_real(json, "recall", m->recall[c]);
-        json_put_real(json, "f1", m->f1[c]);
-        json_close(json, '}');
-    }
-    json_close(json, ']');
-    json_put_open(json, "confusion", '[');
-    for (size_t r = 0; r < m->classes; r++) {
-        json_open(json, '[');
-        for (size_t c = 0; c < m->classes; c++)
-            json_int(json, (int64_t)m->confusion[r * m->classes + c]);
-        json_close(json, ']');
-    }
-    json_close(json, ']');
-}
-
-static Status keep_report(Tune *tune, const char *arm, const char *part, const Metrics *m, Error *err)
-{
-    if (tune->progress.folder == NULL)
-        return STATUS_OK;
-    Json json;
-    json_begin(&json, "regraft.metrics/1");
-    json_put_string(&json, "arm", arm);
-    json_put_string(&json, "part", part);
-    report_metrics(tune, m, &json);
-    json_close(&json, '}');
-    Str name;
-    str_init(&name);
-    str_printf(&name, "%s_%s.json", arm, part);
-    Status status = progress_file(&tune->progress, name.text, json.out.text, err);
-    str_release(&name);
-    str_release(&json.out);
-    return status;
-}
-
-static Status measure(Tune *tune, const Dataset *set, const float *logits, const char *arm, const char *part,
-                      Scores *scores, Error *err)
-{
-    int64_t *labels = NULL;
-    TRY(labels_of(set, &labels, err));
-    Metrics m;
-    Status status = metrics_classes(logits, labels, dataset_count(set), tune->classes, &m, err);
-    if (status == STATUS_OK) {
-        scores->loss = m.loss;
-        scores->accuracy = m.accuracy;
-        scores->auc = m.auc;
-        status = keep_report(tune, arm, part, &m, err);
-        metrics_release(&m);
-    }
-    free(labels);
-    return status;
 }
 
 /* ---- the probe
@@ -228,7 +152,7 @@ static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, con
     }
     if (status == STATUS_OK) {
         probe_predict(probe, cache.rows[0], cache.samples, logits);
-        status = measure(tune, set, logits, "probe", part, scores, err);
+        status = tune_measure(tune, set, logits, "probe", part, scores, err);
     }
     free(logits);
     features_release(&cache);
@@ -248,15 +172,15 @@ static Status fit_probe(Tune *tune, Error *err)
             features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
     double features = seconds_now() - begin;
     if (status == STATUS_OK)
-        status = recipe_fit_head(tune->document, &tune->params, &cache, tune->classes, tune->class_weights,
+        status = recipe_fit_head(tune->document, &tune->params, &cache, tune->outputs, tune->class_weights,
                                  (uint64_t)tune->fields->seed, &probe, err);
     if (status == STATUS_OK && !tune->fields->no_verify)
         status = witness_take_probe(tune, &probe, cache.rows[0], cache.samples, err);
     features_release(&cache);
     dataset_source_release(&source);
     tune->probe = (Arm){.name = "probe",
-                        .val = {NAN, NAN, NAN, 0},
-                        .test = {NAN, NAN, NAN, 0},
+                        .val = no_scores,
+                        .test = no_scores,
                         .trainable = tune_count_trainable(&tune->params)};
     if (status == STATUS_OK && tune->data.val != NULL)
         status = probe_part(tune, &probe, tune->data.val, "val", &tune->probe.val, err);
@@ -265,8 +189,10 @@ static Status fit_probe(Tune *tune, Error *err)
         status = probe_part(tune, &probe, tune->data.test, "test", &tune->probe.test, err);
     if (status == STATUS_OK) {
         tune->probe.measured = true;
+        bool labels = tune->task == TASK_LABELS;
         progress_note(&tune->progress, "probe",
-                      "probe: cross-validated %.1f %%, validation %.1f %%; features %s, in all %s",
+                      labels ? "probe: labels right, cross-validated, %.1f %%, on validation %.1f %%; features %s, in all %s"
+                             : "probe: cross-validated %.1f %%, validation %.1f %%; features %s, in all %s",
                       100 * probe.accuracy, 100 * tune->probe.val.accuracy, human_seconds(features).text,
                       human_seconds(tune->probe.seconds).text);
     }
@@ -308,7 +234,7 @@ static Status evaluate_arm(Tune *tune, Trainer *trainer, Arm *arm, Error *err)
         Scores *scores;
     } parts[] = {{tune->data.val, "val", &arm->val}, {tune->data.test, "test", &arm->test}};
     for (size_t p = 0; p < 2; p++) {
-        if (parts[p].set == NULL || tune->classes == 0)
+        if (parts[p].set == NULL || tune->task == TASK_OTHER)
             continue;
         DatasetSource source;
         float *logits = NULL;
@@ -316,7 +242,7 @@ static Status evaluate_arm(Tune *tune, Trainer *trainer, Arm *arm, Error *err)
         if (status == STATUS_OK)
             status = trainer_evaluate(trainer, &source.source, 0, &logits, NULL, NULL, err);
         if (status == STATUS_OK)
-            status = measure(tune, parts[p].set, logits, arm->name, parts[p].name, parts[p].scores, err);
+            status = tune_measure(tune, parts[p].set, logits, arm->name, parts[p].name, parts[p].scores, err);
         free(logits);
         dataset_source_release(&source);
         TRY(status);
@@ -330,7 +256,10 @@ static bool tuned_is_better(const Tune *tune)
     if (!tune->probe.measured || tune->data.val == NULL || isnan(tune->tuned.val.loss))
         return true;
     const Scores *a = &tune->tuned.val, *b = &tune->probe.val;
-    if (tune->classes == 2 && isfinite(a->auc) && isfinite(b->auc) && dataset_count(tune->data.val) >= 200)
+    if (tune->task == TASK_LABELS)
+        return isfinite(a->auc) && isfinite(b->auc) && (a->auc > b->auc || a->auc < b->auc) ? a->auc > b->auc
+                                                                                          : a->loss < b->loss;
+    if (tune->outputs == 2 && isfinite(a->auc) && isfinite(b->auc) && dataset_count(tune->data.val) >= 200)
         return a->auc > b->auc;
     return a->accuracy > b->accuracy || (a->accuracy >= b->accuracy && a->loss < b->loss);
 }
@@ -342,8 +271,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     Trainer *trainer = NULL;
     DatasetSource train = {0}, val = {0};
     tune->tuned = (Arm){.name = name,
-                        .val = {NAN, NAN, NAN, 0},
-                        .test = {NAN, NAN, NAN, 0},
+                        .val = no_scores,
+                        .test = no_scores,
                         .trainable = tune_count_trainable(&tune->params)};
     progress_phase(&tune->progress, name);
     Status status = trainer_new(tune->document, &tune->params, NULL, &options, &trainer, err);
@@ -385,11 +314,23 @@ static Status default_preset(Tune *tune)
     return STATUS_OK;
 }
 
+/* A head that is not linear has no probe; that is no failure. */
+static Status try_probe(Tune *tune, Error *err)
+{
+    Error why = {0};
+    if (fit_probe(tune, &why) == STATUS_OK)
+        return STATUS_OK;
+    if (why.status != STATUS_UNSUPPORTED)
+        return fail(err, why.status, "%s", why.message);
+    progress_note(&tune->progress, "note", "no probe: %s", why.message);
+    return STATUS_OK;
+}
+
 Status tune_train(Tune *tune, Error *err)
 {
     bool *head = NULL, found = false;
     Status status = STATUS_OK;
-    bool auto_recipe = tune->fields->recipe != RECIPE_PLAIN && tune->fields->init == 0 && tune->classes > 0;
+    bool auto_recipe = tune->fields->recipe != RECIPE_PLAIN && tune->fields->init == 0 && tune->task != TASK_OTHER;
     if (auto_recipe)
         status = select_head(tune, &head, &found, err);
     bool done = false;
@@ -397,13 +338,8 @@ Status tune_train(Tune *tune, Error *err)
         only_head(tune, head);
         if (tune->has_picture && tune->preset == NULL)
             status = find_preset(tune, err);
-        Error why = {0};
-        if (status == STATUS_OK && fit_probe(tune, &why) != STATUS_OK) {
-            if (why.status != STATUS_UNSUPPORTED)
-                status = fail(err, why.status, "%s", why.message);
-            else
-                progress_note(&tune->progress, "note", "no probe: %s", why.message);
-        }
+        if (status == STATUS_OK && tune->task != TASK_NUMBERS)
+            status = try_probe(tune, err);
         done = tune->probe.measured && (tune->fields->recipe == RECIPE_PROBE || head_is_all(tune, head));
     }
     if (status == STATUS_OK && done) {

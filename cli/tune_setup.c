@@ -102,9 +102,34 @@ static Status parse_loss(const char *name, LossKind *kind, Error *err)
                 name, near == NULL ? "" : "; did you mean '", near == NULL ? "" : near, near == NULL ? "" : "'?");
 }
 
-static LossKind loss_for(const Field *target)
+/* Whole numbers that are all 0 or 1, several a sample: labels of a picture; of a text they are a class for each token. */
+static bool is_labels(const Tune *tune, const Field *target)
 {
+    return target->zero_one && target->type.rank <= 1 && (dtype_is_float(target->type.dtype) || tune->has_picture);
+}
+
+static LossKind loss_for(const Tune *tune, const Field *target)
+{
+    if (is_labels(tune, target))
+        return LOSS_BCE;
     return target->is_class || dtype_is_integer(target->type.dtype) ? LOSS_SOFTMAX_CE : LOSS_MSE;
+}
+
+static void decide_task(Tune *tune)
+{
+    const Field *first = dataset_target(tune->data.train, 0);
+    LossKind kind = tune->losses[0].kind;
+    tune->task = TASK_OTHER;
+    if (tune->loss_count != 1)
+        return;
+    if (first->is_class && kind == LOSS_SOFTMAX_CE) {
+        tune->task = TASK_CLASSES;
+        tune->outputs = dataset_class_count(tune->data.train, 0);
+    } else if (!first->is_class && first->type.rank <= 1 && kind != LOSS_SOFTMAX_CE && kind != LOSS_LM &&
+               kind != LOSS_DICE) {
+        tune->task = kind == LOSS_BCE && first->zero_one ? TASK_LABELS : TASK_NUMBERS;
+        tune->outputs = (size_t)dims_count(first->type.rank, first->type.dims);
+    }
 }
 
 static Status choose_losses(Tune *tune, Error *err)
@@ -119,7 +144,7 @@ static Status choose_losses(Tune *tune, Error *err)
     for (size_t i = 0; i < targets; i++) {
         const Field *target = dataset_target(tune->data.train, (int)i);
         LossSpec *loss = &tune->losses[i];
-        *loss = (LossSpec){.kind = loss_for(target),
+        *loss = (LossSpec){.kind = loss_for(tune, target),
                            .output = i,
                            .weight = 1,
                            .ignore_index = tune->fields->ignore_index,
@@ -129,34 +154,62 @@ static Status choose_losses(Tune *tune, Error *err)
         loss->target_name = arena_printf(&tune->document->arena, "regraft_target_%zu", i);
     }
     tune->loss_count = targets;
-    const Field *first = dataset_target(tune->data.train, 0);
-    if (targets == 1 && first->is_class && tune->losses[0].kind == LOSS_SOFTMAX_CE)
-        tune->classes = dataset_class_count(tune->data.train, 0);
+    decide_task(tune);
     return STATUS_OK;
 }
 
 /* ---- the head
  * ------------------------------------------------------------------------------------------------------------ */
 
-static const char *class_lines(Tune *tune)
+const char *tune_output_name(const Tune *tune, size_t index)
+{
+    if (tune->task == TASK_CLASSES)
+        return dataset_class_name(tune->data.train, 0, index);
+    const char *name = dataset_column_name(tune->data.train, 0, index);
+    return name != NULL ? name : arena_printf(&tune->document->arena, "%zu", index);
+}
+
+static const char *output_lines(Tune *tune)
 {
     Str text;
     str_init(&text);
-    for (size_t i = 0; i < tune->classes; i++)
-        str_printf(&text, "%s%s", i == 0 ? "" : "\n", dataset_class_name(tune->data.train, 0, i));
+    for (size_t i = 0; i < tune->outputs; i++)
+        str_printf(&text, "%s%s", i == 0 ? "" : "\n", tune_output_name(tune, i));
     const char *lines = arena_strdup(&tune->document->arena, text.text);
     str_release(&text);
     return lines;
 }
 
+/* The model's only output has a number for each of the targets, and nobody calls them classes. */
+static bool gives_numbers(const Tune *tune)
+{
+    const Graph *graph = tune->document->graph;
+    const Type *type = &graph->outputs[0]->type;
+    int64_t width = type->rank > 0 ? type->dims[type->rank - 1] : -1;
+    return graph->output_count == 1 && width == (int64_t)tune->outputs &&
+           model_metadata(tune->document, "regraft.labels") == NULL;
+}
+
+static bool keeps_head(const Tune *tune, const char *lines)
+{
+    const char *known = model_metadata(tune->document, "regraft.labels");
+    if (tune->fields->recipe == RECIPE_PLAIN || tune->fields->keep_head || tune->task == TASK_OTHER)
+        return true;
+    if (tune->task == TASK_NUMBERS)
+        return gives_numbers(tune);
+    const char *task = model_metadata(tune->document, "regraft.task");
+    bool labels = task != NULL && strcmp(task, "labels") == 0;
+    return known != NULL && strcmp(known, lines) == 0 && labels == (tune->task == TASK_LABELS);
+}
+
 static Status replace_head(Tune *tune, Error *err)
 {
+    static const char *const nouns[] = {"classes", "labels", "numbers", ""};
     HeadList list;
     const Head *head;
     Value *scores;
-    const char *labels = class_lines(tune), *known = model_metadata(tune->document, "regraft.labels");
-    if (tune->fields->recipe == RECIPE_PLAIN || tune->fields->keep_head || tune->classes == 0 ||
-        (known != NULL && strcmp(known, labels) == 0))
+    const char *lines = output_lines(tune);
+    if (keeps_head(tune, lines))
         return STATUS_OK;
     TRY(document_inline(tune->document, err));
     TRY(heads_find(tune->document, &list, err));
@@ -166,15 +219,18 @@ static Status replace_head(Tune *tune, Error *err)
     HeadSpec spec = {.kind = tune->fields->hidden > 0        ? HEAD_MLP
                              : head->spatial && head->pooled ? HEAD_CONV
                                                              : HEAD_LINEAR,
-                     .classes = (int64_t)tune->classes,
+                     .classes = (int64_t)tune->outputs,
                      .hidden = tune->fields->hidden,
                      .init = INIT_KAIMING_UNIFORM,
                      .seed = (uint64_t)tune->fields->seed};
     TRY(pass_replace_head(tune->document, head, &spec, false, &scores, err));
-    model_set_metadata(tune->document, "regraft.labels", labels);
+    if (tune->task != TASK_NUMBERS)
+        model_set_metadata(tune->document, "regraft.labels", lines);
+    if (tune->task == TASK_LABELS)
+        model_set_metadata(tune->document, "regraft.task", "labels");
     tune->new_head = true;
-    progress_note(&tune->progress, "head", "cut %s (%lld classes), grafted a new head for %zu classes", old,
-                  (long long)old_classes, tune->classes);
+    progress_note(&tune->progress, "head", "cut %s (%lld classes), grafted a new head for %zu %s", old,
+                  (long long)old_classes, tune->outputs, nouns[tune->task]);
     return STATUS_OK;
 }
 
@@ -269,12 +325,12 @@ static Status decide_picture(Tune *tune, Error *err)
 
 static void balance(Tune *tune)
 {
-    size_t *counts = calloc(tune->classes + 1, sizeof *counts);
+    size_t *counts = calloc(tune->outputs + 1, sizeof *counts);
     if (counts == NULL)
         return;
     dataset_class_counts(tune->data.train, 0, counts);
-    tune->class_weights = arena_array(&tune->document->arena, float, tune->classes);
-    recipe_balance(counts, tune->classes, tune->class_weights);
+    tune->class_weights = arena_array(&tune->document->arena, float, tune->outputs);
+    recipe_balance(counts, tune->outputs, tune->class_weights);
     tune->losses[0].class_weights = tune->class_weights;
     free(counts);
 }
@@ -287,13 +343,14 @@ static void describe(Tune *tune)
         wanted += tune->wanted[i] ? (size_t)tensor_count(tune->params.items[i].origin) : 0;
     }
     size_t batchnorms = 0;
+    static const char *const nouns[] = {"classes", "labels (each 0 or 1)", "numbers", ""};
     static const char *const forms[] = {"none", "folded into the convolutions",
                                         "in inference form: it keeps its statistics",
                                         "live: it trains where its scale is trained"};
     BatchNormForm form = batchnorm_form(tune->document, &batchnorms);
     progress_note(&tune->progress, "data", "%zu training samples%s%s, %s", dataset_count(tune->data.train),
-                  tune->classes > 0 ? ", " : "",
-                  tune->classes > 0 ? arena_printf(&tune->document->arena, "%zu classes", tune->classes) : "",
+                  tune->outputs > 0 ? ", " : "",
+                  tune->outputs > 0 ? arena_printf(&tune->document->arena, "%zu %s", tune->outputs, nouns[tune->task]) : "",
                   tune->data.val == NULL
                       ? "no validation"
                       : arena_printf(&tune->document->arena, "%zu for validation%s", dataset_count(tune->data.val),
@@ -360,7 +417,7 @@ Status tune_setup(Tune *tune, Error *err)
         TRY(untrace(tune, err));
     if (tune->has_picture)
         TRY(decide_picture(tune, err));
-    if (tune->fields->balance && tune->classes > 0)
+    if (tune->fields->balance && tune->task == TASK_CLASSES)
         balance(tune);
     tune->batch = tune->fields->batch > 0 ? (size_t)tune->fields->batch : 32;
     if (tune->fields->init == 1) {

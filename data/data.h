@@ -211,6 +211,7 @@ typedef struct Field {
     Type type;      /* of one sample: no batch dim. Pictures: rank -1 */
     bool is_class;  /* target: one class index a sample */
     size_t classes; /* integer targets: how many values */
+    bool zero_one;  /* target of numbers: every one is 0 or 1 */
 } Field;
 
 typedef struct DataOptions {
@@ -251,6 +252,8 @@ const Field *dataset_target(const Dataset *set, int index);
 Status dataset_set_dtype(Dataset *set, bool target, int index, DType dtype, Error *err);
 size_t dataset_class_count(const Dataset *set, int target);
 const char *dataset_class_name(const Dataset *set, int target, size_t index);
+/* What target `target` calls its number `index`: the heading of a table's column; NULL: it has no names. */
+const char *dataset_column_name(const Dataset *set, int target, size_t index);
 /* How many samples each class has: `counts` [classes]. */
 void dataset_class_counts(const Dataset *set, int target, size_t *counts);
 int64_t dataset_label(const Dataset *set, int target, size_t sample);  /* class targets; -1: none */
@@ -271,7 +274,7 @@ void dataset_free(Dataset *set);
 /* ---- frame.c: pictures kept -------------------------------------------------------------------------------------- */
 
 /* The pictures of a set with class labels, decoded and framed to spec's size now and kept as bytes; unreadable ones are left
- * out. Loading it with FRAME_SQUASH and the same size only normalises. */
+ * out. Targets of several numbers become two classes: above or below the mean of the one that divides best. Loading it with FRAME_SQUASH and the same size only normalises. */
 Status dataset_frame(const Dataset *set, const PictureSpec *spec, Dataset **framed, Error *err);
 
 /* ---- loader.c

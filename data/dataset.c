@@ -55,6 +55,13 @@ const char *dataset_class_name(const Dataset *set, int target, size_t index)
     return names == NULL || index >= set->target_fields[target].classes ? "" : names[index];
 }
 
+const char *dataset_column_name(const Dataset *set, int target, size_t index)
+{
+    const Store *store = set->store;
+    bool named = target == 0 && store->column_names != NULL && (int64_t)index < store->targets[0].type.dims[0];
+    return named ? store->column_names[index] : NULL;
+}
+
 int64_t dataset_label(const Dataset *set, int target, size_t sample)
 {
     const Store *store = set->store;

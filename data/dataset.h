@@ -26,6 +26,7 @@ typedef struct Store {
     int64_t *labels;                      /* [count] of target 0 when it comes from folders or text; else NULL */
     float *values;                        /* [count, k] of target 0 when it comes from columns of a table; else NULL */
     const char **class_names[FIELDS_MAX]; /* [classes], of class targets */
+    const char **column_names;            /* [k], with `values` */
 } Store;
 
 struct Dataset {

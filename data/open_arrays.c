@@ -1,6 +1,7 @@
 /* Arrays as samples: .npz files whose arrays are called like the model's inputs and y (or y_0, y_1, ...), MedMNIST's
  * train_images and train_labels, and IDX pairs. Byte arrays of rank 3 and 4 are pictures, unless the input is no
  * picture; integer targets with one number a sample are classes. */
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -102,6 +103,16 @@ static Status count_values(Store *store, const char *name, const Array *array, F
     return STATUS_OK;
 }
 
+static bool only_zero_one(const Array *array)
+{
+    for (int64_t i = 0; i < array->count; i++) {
+        double value = array_f64_at(array, i);
+        if (fabs(value) > 0 && fabs(value - 1) > 0)
+            return false;
+    }
+    return array->count > 0;
+}
+
 static Status add_target(Store *store, const char *name, const char *called, const Array *array, Error *err)
 {
     TRY(check_length(store, name, array, err));
@@ -121,6 +132,7 @@ static Status add_target(Store *store, const char *name, const char *called, con
         TRY(count_values(store, name, array, field, err));
     if (field->is_class)
         field->type.dtype = DTYPE_I64;
+    field->zero_one = !field->is_class && only_zero_one(array);
     store->target_arrays[index] = array;
     store->target_count++;
     if (field->is_class)

@@ -132,6 +132,15 @@ static Status fill_labels(Store *store, const Csv *csv, const Columns *columns, 
 /* ---- columns of numbers
  * ----------------------------------------------------------------------------------------------- */
 
+static void name_columns(Store *store, const Csv *csv, const Columns *columns, size_t width)
+{
+    size_t count = 0;
+    store->column_names = arena_array(&store->arena, const char *, width + 1);
+    for (size_t c = 0; c < csv->columns; c++)
+        if (c != columns->path && c != columns->split)
+            store->column_names[count++] = arena_strdup(&store->arena, cell(csv, 0, c));
+}
+
 static Status fill_values(Store *store, const Csv *csv, const Columns *columns, const char *part, size_t width,
                           Error *err)
 {
@@ -148,7 +157,10 @@ static Status fill_values(Store *store, const Csv *csv, const Columns *columns, 
                             cell(csv, 0, c), text);
         }
     Field *field = &store->targets[0];
-    *field = (Field){.name = "y", .kind = FIELD_ARRAY};
+    *field = (Field){.name = "y", .kind = FIELD_ARRAY, .zero_one = true};
+    for (size_t i = 0; i < store->count * width; i++)
+        field->zero_one = field->zero_one && (fabsf(store->values[i]) <= 0 || fabsf(store->values[i] - 1) <= 0);
+    name_columns(store, csv, columns, width);
     field->type.dtype = DTYPE_F32;
     field->type.rank = 1;
     field->type.dims[0] = (int64_t)width;

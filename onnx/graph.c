@@ -186,9 +186,10 @@ static void list_add(Graph *graph, Value ***list, size_t *count, size_t *capacit
     (*list)[(*count)++] = value;
 }
 
+/* From the end: who removes many takes the last first. */
 static bool list_remove(Value **list, size_t *count, const Value *value)
 {
-    for (size_t i = 0; i < *count; i++) {
+    for (size_t i = *count; i-- > 0;) {
         if (list[i] != value)
             continue;
         memmove(list + i, list + i + 1, (*count - i - 1) * sizeof *list);

@@ -128,9 +128,36 @@ static Status check_counts(const Node *node, Error *err)
     const OpDef *op = node->op;
     TRY(check_count(node, "inputs", node->input_count, op->min_inputs, op->max_inputs, err));
     TRY(check_count(node, "outputs", node->output_count, op->min_outputs, op->max_outputs, err));
-    for (int i = 0; i < op->min_inputs; i++)
+    bool members = op->max_inputs < 0 && (op->traits & OP_BODY) == 0; /* a list: none of it may be left out */
+    for (int i = 0; i < node->input_count && (i < op->min_inputs || members); i++)
         if (node->inputs[i] == NULL)
             return infer_fail(node, err, "input %d is missing", i);
+    return STATUS_OK;
+}
+
+/* Shapes beyond this are no tensors of this world, and rules may multiply a few dims without looking. */
+bool type_fits(const Type *type)
+{
+    const int64_t most_dim = INT32_MAX, most_count = (int64_t)1 << 46;
+    for (int i = 0; type->kind == TYPE_TENSOR && i < type->rank; i++)
+        if (type->dims[i] > most_dim)
+            return false;
+    return !type_known(type) || (type_count(type) >= 0 && type_count(type) <= most_count);
+}
+
+static Status check_sizes(const Node *node, Error *err)
+{
+    for (int i = 0; i < node->output_count; i++) {
+        const Value *output = node->outputs[i];
+        if (output == NULL || type_fits(&output->type))
+            continue;
+        Arena scratch;
+        arena_init(&scratch);
+        Status status = infer_fail(node, err, "output '%s' would have the shape %s, which is beyond any memory",
+                                   output->name, dims_text(&scratch, output->type.rank, output->type.dims));
+        arena_release(&scratch);
+        return status;
+    }
     return STATUS_OK;
 }
 
@@ -144,7 +171,10 @@ Status node_infer(Node *node, Error *err)
     for (int i = 0; i < node->output_count; i++)
         if (node->outputs[i] != NULL)
             type_forget(&node->outputs[i]->type);
-    return known ? node->op->infer(node, err) : STATUS_OK;
+    if (!known)
+        return STATUS_OK;
+    TRY(node->op->infer(node, err));
+    return check_sizes(node, err);
 }
 
 double node_flops(const Node *node)

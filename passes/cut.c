@@ -189,7 +189,7 @@ void graph_drop_unneeded(Graph *graph, Node *const *nodes, size_t count, bool ke
 
 void metadata_drop_classes(Model *document)
 {
-    static const char *const keys[] = {"regraft.labels", "labels",   "classes",   "class_names", "names",
+    static const char *const keys[] = {"regraft.labels", "regraft.task", "labels",   "classes",   "class_names", "names",
                                        "id2label",       "label2id", "class_map", "num_classes", "classes_"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (model_metadata(document, keys[i]) != NULL)

@@ -11,11 +11,16 @@ enum { FOLD_LIMIT = 16 << 20 }; /* elements */
 
 /* ---- inputs ------------------------------------------------------------------------------------------------- */
 
-static const Binding *binding_of_input(const Binding *bindings, size_t count, const char *name)
+/* Searched from `at` on, around the end: callers mostly bind in the order of the inputs, and then the next one is it. */
+static const Binding *binding_of_input(const Binding *bindings, size_t count, const char *name, size_t *at)
 {
-    for (size_t i = 0; i < count; i++)
-        if (bindings[i].input != NULL && strcmp(bindings[i].input, name) == 0)
-            return &bindings[i];
+    for (size_t k = 0; k < count; k++) {
+        size_t i = (*at + k) % count;
+        if (bindings[i].input == NULL || strcmp(bindings[i].input, name) != 0)
+            continue;
+        *at = i + 1;
+        return &bindings[i];
+    }
     return NULL;
 }
 
@@ -41,10 +46,10 @@ static Status bind_dim(Value *input, int axis, const Binding *bindings, size_t c
     return STATUS_OK;
 }
 
-static Status bind_input(Value *input, const Binding *bindings, size_t count, Error *err)
+static Status bind_input(Value *input, const Binding *bindings, size_t count, size_t *at, Error *err)
 {
     Type *type = &input->type;
-    const Binding *whole = binding_of_input(bindings, count, input->name);
+    const Binding *whole = binding_of_input(bindings, count, input->name, at);
     if (type->kind != TYPE_TENSOR)
         return STATUS_OK;
     if (whole != NULL) {
@@ -209,10 +214,25 @@ Status pass_infer_known(Graph *graph, Error *err)
     return STATUS_OK;
 }
 
+static Status check_input(const Value *input, Error *err)
+{
+    if (type_fits(&input->type))
+        return STATUS_OK;
+    Arena scratch;
+    arena_init(&scratch);
+    Status status = fail(err, STATUS_REJECTED, "input '%s': the shape %s is beyond any memory", input->name,
+                         dims_text(&scratch, input->type.rank, input->type.dims));
+    arena_release(&scratch);
+    return status;
+}
+
 Status pass_infer(Graph *graph, const Binding *bindings, size_t count, Error *err)
 {
+    size_t at = 0;
     for (size_t i = 0; i < graph->input_count; i++)
-        if (graph->inputs[i]->constant == NULL)
-            TRY(bind_input(graph->inputs[i], bindings, count, err));
+        if (graph->inputs[i]->constant == NULL) {
+            TRY(bind_input(graph->inputs[i], bindings, count, &at, err));
+            TRY(check_input(graph->inputs[i], err));
+        }
     return pass_infer_known(graph, err);
 }

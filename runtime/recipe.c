@@ -122,8 +122,11 @@ Status recipe_fit_head(Model *document, const ParamList *head, const FeatureCach
                 tensor_count(weight) == (int64_t)(width * classes) && tensor_count(bias) == (int64_t)classes;
     if (!cache->linear || !fits)
         return fail(err, STATUS_UNSUPPORTED, "the head is not one linear layer with a bias in float32");
-    TRY(probe_fit(cache->rows[0], cache->targets[0], cache->samples, width, classes, -1, class_weights, seed, probe,
-                  err));
+    if (cache->target_types[0].dtype == DTYPE_F32)
+        TRY(probe_fit_labels(cache->rows[0], cache->targets[0], cache->samples, width, classes, seed, probe, err));
+    else
+        TRY(probe_fit(cache->rows[0], cache->targets[0], cache->samples, width, classes, -1, class_weights, seed, probe,
+                      err));
     write_weight(probe, weight, writable(document, weight));
     memcpy(writable(document, bias), probe->bias, classes * sizeof(float));
     return STATUS_OK;

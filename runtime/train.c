@@ -517,7 +517,8 @@ static Status check_loss(Trainer *trainer, double loss, Error *err)
             isnan(loss) ? "NaN" : "infinite", (unsigned long long)p->epoch + 1, (unsigned long long)p->step + 1);
     if (isnan(p->first_loss))
         p->first_loss = loss;
-    double limit = trainer->options.diverged_factor * fmax(p->first_loss, 1e-3);
+    /* a good probe begins near zero, from where one hard batch is no divergence */
+    double limit = trainer->options.diverged_factor * fmax(p->first_loss, 0.1);
     if (trainer->options.diverged_factor > 0 && loss > limit)
         return fail(err, STATUS_DIVERGED,
                     "the loss grew from %.4g to %.4g at epoch %llu, update %llu; try a smaller --lr", p->first_loss,

@@ -93,6 +93,20 @@ void metrics_release(Metrics *metrics);
 /* Area under the ROC curve by ranks, ties counted half (Mann and Whitney 1947); NaN when a class is missing. */
 double metrics_auc(const double *scores, const int64_t *labels, size_t count);
 
+/* ---- metrics_columns.c ------------------------------------------------------------------------------------------- */
+
+/* Of one output number over all samples. Labels (targets 0 or 1): auc to f1; rmse, mae and r2 of any number. */
+typedef struct ColumnMetrics {
+    double auc, accuracy, precision, recall, f1; /* auc: NaN where one of the two is missing */
+    double rmse, mae, r2;                        /* r2: NaN where the targets do not vary */
+    size_t positives;
+} ColumnMetrics;
+
+/* `rows` and `targets` [count, width]; a label is found where its score is above `border`. `columns` [width]; `mean` over those where a
+ * figure is known (precision, recall and F1: over labels that occur). */
+Status metrics_columns(const float *rows, const float *targets, size_t count, size_t width, bool labels, double border,
+                       ColumnMetrics *columns, ColumnMetrics *mean, Error *err);
+
 /* ---- losses.c ---------------------------------------------------------------------------------------------------- */
 
 /* Weighted sum of the losses of one batch from a plan's outputs, without label smoothing. */
@@ -111,6 +125,10 @@ typedef struct Probe {
 
 Status probe_fit(const float *features, const int64_t *labels, size_t count, size_t width, size_t classes, double penalty,
                  const float *class_weights, uint64_t seed, Probe *probe, Error *err);
+/* Several labels a sample: `targets` [count, labels] of 0 and 1, for each a regression of its own; `probe->classes` is the number of
+ * labels, accuracy and loss are means over them. */
+Status probe_fit_labels(const float *features, const float *targets, size_t count, size_t width, size_t labels, uint64_t seed,
+                        Probe *probe, Error *err);
 void probe_release(Probe *probe);
 void probe_predict(const Probe *probe, const float *features, size_t count, float *logits);
 
@@ -129,7 +147,8 @@ Status recipe_find_preset(Model *document, const ParamList *head, const Dataset 
                           size_t samples, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
                           size_t *best, Error *err);
 
-/* Fits a linear head to cached features and writes it into the document's tensors. Needs cache->linear. */
+/* Fits a linear head to cached features and writes it into the document's tensors. Needs cache->linear. Float targets are labels of 0 and
+ * 1, `classes` of them. */
 Status recipe_fit_head(Model *document, const ParamList *head, const FeatureCache *cache, size_t classes,
                        const float *class_weights, uint64_t seed, Probe *probe, Error *err);
 

@@ -140,6 +140,45 @@ TEXT
 run 0 check scaled.onnx # hazard 32
 says out "warning W09 preprocessing-inside Div 'u': the model scales its input 'picture' itself: give it pictures as they are (0 to 255 or 0 to 1), not normalised"
 
+# ---- thousands of nodes and inputs: check takes less than a second of the processor
+large() { # NAME NODES
+    local i last=x
+    {
+        echo '<ir_version: 3, opset_import: ["" : 17]> g (float[N,4] x'
+        for ((i = 0; i < $2; i++)); do echo ", float[4,4] w$i"; done
+        echo ') => (float[N,4] y) <'
+        for ((i = 0; i < $2; i++)); do echo "$([ $i = 0 ] || echo ,) float[4,4] w$i = {0.5, ...}"; done
+        echo '> {'
+        for ((i = 0; i < $2; i++)); do echo "h$i = MatMul ($last, w$i)"; last=h$i; done
+        echo "y = Relu ($last) }"
+    } | "$write_model" - "$1"
+}
+large large.onnx 2000
+tests=$((tests + 1))
+TIMEFORMAT=%U
+seconds=$( { time "$regraft" check large.onnx >out 2>err; } 2>&1)
+awk -v s="$seconds" 'BEGIN { exit !(s < 1) }' || bad "check of 2,000 nodes took $seconds s of the processor"
+tests=$((tests + 1))
+grep -q '^large.onnx: runs' out || bad "check of 2,000 nodes"
+
+# ---- a member of a list left out, shapes beyond any memory
+for node in 'Concat <axis = 0> (x, )' 'Einsum <equation = "ij,ij->ij"> (x, )' 'Einsum <equation = "ij,ij->ij"> (, x)'; do
+    model odd.onnx <<<"<ir_version: 8, opset_import: [\"\" : 17]> g (float[2,2] x) => (float[A,B] y) { y = $node }"
+    run 4 check odd.onnx
+    grep -q 'is missing' err || bad "a left out member is named: $node"
+done
+model huge.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[9000000000,2] x) => (float[A,B] y) { y = Relu (x) }
+TEXT
+run 4 check huge.onnx
+model huge.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[1,2000000,1] x, float[2000000,1,20000000] z) => (float[A,B,C] y) { y = Add (x, z) }
+TEXT
+run 4 check huge.onnx
+grep -q 'beyond any memory' err || bad "a shape beyond any memory"
+
 # ---- bad files
 for verb in inspect heads check; do
     run 3 $verb missing.onnx

@@ -44,6 +44,47 @@ static void samples_without_a_label_count_nowhere(void **state)
     metrics_release(&m);
 }
 
+static void labels_and_numbers_are_measured_column_by_column(void **state)
+{
+    (void)state;
+    Error err = {0};
+    const float scores[] = {2, -1, 0.5f, -2, -3, 1, 4, -1, 2, 1}, labels[] = {1, 0, 0, 0, 0, 1, 1, 0, 1, 0};
+    ColumnMetrics columns[2], mean;
+    assert_ok(metrics_columns(scores, labels, 5, 2, true, 0, columns, &mean, &err), &err);
+    /* label 0: scores 2, .5, -3, 4, 2 of 1, 0, 0, 1, 1; label 1: -1, -2, 1, -1, 1 of 0, 0, 1, 0, 0 */
+    assert_int_equal(columns[0].positives, 3);
+    assert_true(fabs(columns[0].accuracy - 0.8) < 1e-12 && fabs(columns[0].precision - 0.75) < 1e-12);
+    assert_true(fabs(columns[0].recall - 1) < 1e-12 && fabs(columns[0].f1 - 6.0 / 7) < 1e-12);
+    assert_true(fabs(columns[0].auc - 1) < 1e-12 && fabs(columns[1].auc - 0.875) < 1e-12);
+    assert_true(fabs(mean.auc - 0.9375) < 1e-12 && fabs(mean.f1 - (6.0 / 7 + 2.0 / 3) / 2) < 1e-12);
+    const float found[] = {1, 2, 4}, wanted[] = {1, 3, 2};
+    assert_ok(metrics_columns(found, wanted, 3, 1, false, 0, columns, &mean, &err), &err);
+    assert_true(fabs(columns[0].rmse - sqrt(5.0 / 3)) < 1e-12 && fabs(columns[0].mae - 1) < 1e-12);
+    assert_true(fabs(columns[0].r2 - (1 - 5.0 / 2)) < 1e-12);
+}
+
+static void a_probe_of_labels_learns_each_by_itself(void **state)
+{
+    (void)state;
+    enum { N = 120, WIDTH = 6, LABELS = 3 };
+    static float features[N * WIDTH], targets[N * LABELS], logits[N * LABELS];
+    for (int i = 0; i < N; i++) {
+        for (int k = 0; k < WIDTH; k++)
+            features[i * WIDTH + k] = (float)sin(i * 7 + 3 * k * k);
+        targets[i * LABELS] = features[i * WIDTH] > 0;
+        targets[i * LABELS + 1] = features[i * WIDTH + 1] + features[i * WIDTH + 2] > 0;
+    } /* the third label is nowhere */
+    Probe probe;
+    Error err = {0};
+    ColumnMetrics columns[LABELS], mean;
+    assert_ok(probe_fit_labels(features, targets, N, WIDTH, LABELS, 1, &probe, &err), &err);
+    probe_predict(&probe, features, N, logits);
+    assert_ok(metrics_columns(logits, targets, N, LABELS, true, 0, columns, &mean, &err), &err);
+    assert_true(columns[0].accuracy > 0.97 && columns[1].accuracy > 0.97 && columns[2].accuracy > 0.99);
+    assert_true(isnan(columns[2].auc) && mean.auc > 0.99);
+    probe_release(&probe);
+}
+
 static void a_probe_separates_what_can_be_separated(void **state)
 {
     (void)state;
@@ -86,6 +127,8 @@ int main(void)
         cmocka_unit_test(auc_counts_ties_half),
         cmocka_unit_test(confusion_gives_precision_and_recall),
         cmocka_unit_test(samples_without_a_label_count_nowhere),
+        cmocka_unit_test(labels_and_numbers_are_measured_column_by_column),
+        cmocka_unit_test(a_probe_of_labels_learns_each_by_itself),
         cmocka_unit_test(a_probe_separates_what_can_be_separated),
         cmocka_unit_test(sha256_gives_the_published_digests),
     };

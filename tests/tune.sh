@@ -70,6 +70,26 @@ holds "and makes no difference" cmp -s good.onnx bad.onnx
 expect 0 "eval leaves them out too" "$regraft" eval bad.onnx --data bad --skip-broken --json
 holds "and counts the rest" grep -q '"samples": 12' out
 
+# several labels a picture, from a table: bce, a head with their names, AUC and F1 of each
+{
+    echo "path,split,grey,turned"
+    for i in 1 2 3 4 5 6; do
+        echo "good/train/a/$i.jpg,train,0,0"; echo "good/train/b/$i.jpg,train,1,0"; echo "good/val/a/$i.jpg,train,0,1"
+        echo "good/val/a/$i.jpg,val,0,1"; echo "good/val/b/$i.jpg,val,0,0"
+    done
+} >labels.csv
+expect 0 "several labels" "$regraft" tune "$model" --data labels.csv -o labels.onnx --run labels.run --epochs 2
+holds "each label is measured" grep -q '"name": "turned", "positives": 6, "accuracy"' labels.run/tune_val.json
+expect 0 "eval on labels" "$regraft" eval labels.onnx --data labels.csv --json
+holds "labels by name" grep -q '"kind": "labels".*"name": "turned"' out
+expect 0 "predict on labels" "$regraft" predict labels.onnx --data good/val/a --json
+holds "an object a line, every label" grep -q '^{"schema": "regraft.predict/1", .*"grey".*}$' out
+sed 's/grey,turned/turned,grey/' labels.csv >swapped.csv
+expect 3 "columns in another order" "$regraft" eval labels.onnx --data swapped.csv
+sed 's/,1$/,0.5/' labels.csv >numbers.csv
+expect 0 "numbers of a picture" "$regraft" tune "$model" --data numbers.csv -o numbers.onnx --run numbers.run --epochs 1
+holds "numbers are measured" grep -q '"name": "turned", "rmse"' numbers.run/tune_val.json
+
 # resuming: the same bytes as without the kill
 plain=("$model" --data "$pictures" --preset 0..1 --epochs 40 --patience 0 --seed 2 -q)
 expect 0 "an uninterrupted run" "$regraft" tune "${plain[@]}" -o whole.onnx --run whole
