@@ -80,7 +80,10 @@ def build(net):
     torch.manual_seed(0)
     maker, live = NETS[net]
     model, inputs, target = maker()
-    if not live:  # running statistics that make deep nets neither die nor explode
+    if not live:  # running statistics of the batch itself, so that no layer's outputs shrink to rounding errors
+        for m in model.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.momentum = 1.0
         model.train()
         with torch.no_grad():
             model(*inputs.values())
@@ -100,7 +103,7 @@ def write(net, out):
         array, key = t.numpy(), "target" if name == "target" else f"input_{k}"
         array.tofile(os.path.join(folder, key + ".bin"))
         lines.append(" ".join([key, str(array.dtype), *map(str, array.shape)]))
-    with open(os.path.join(folder, "shapes.txt"), "w") as f:  # last: its presence says that all is there
+    with open(os.path.join(folder, "shapes.txt"), "w") as f:
         f.write("\n".join(lines) + "\n")
     print(net, os.path.getsize(os.path.join(folder, "model.onnx")) >> 20, "MB", flush=True)
 

@@ -3,7 +3,7 @@
 The order within a round is fixed, rounds alternate, and only steps after the warm-up count. A side whose first loss does not agree with
 ours has computed something else, so it gives no ratio.
 """
-import os, statistics, subprocess
+import hashlib, os, shutil, statistics, subprocess
 
 from cases import BUDGET_PART, BUDGET_TARGETS
 from workers import Failed, Worker, last_line
@@ -11,16 +11,28 @@ from workers import Failed, Worker, last_line
 OURS, RUNTIME = "regraft", "onnxruntime"
 
 
+def recipe():
+    """What exports depend on: another nets.py makes other nets."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "nets.py"), "rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
 def export(context, net):
     folder = os.path.join(context.nets, net)
-    if os.path.exists(os.path.join(folder, "shapes.txt")):
-        return folder
+    stamp = os.path.join(folder, "recipe")
+    if os.path.exists(stamp):
+        with open(stamp) as f:
+            if f.read() == recipe():
+                return folder
+    shutil.rmtree(folder, ignore_errors=True)
     os.makedirs(context.nets, exist_ok=True)
     log = os.path.join(context.nets, net + ".export.log")
     with open(log, "w") as out:
         done = subprocess.run([context.python, "nets.py", context.nets, net], cwd=context.here, stdout=out, stderr=out)
     if done.returncode != 0:
         raise Failed(f"{net} cannot be exported: {last_line(log)}")
+    with open(stamp, "w") as f:
+        f.write(recipe())
     return folder
 
 
