@@ -14,6 +14,7 @@ static const char *const inits[] = {"pretrained", "scratch", NULL};
 static const char *const augments[] = {"auto", "none", "light", "strong", NULL};
 static const char *const frames[] = {"auto", "crop", "squash", "pad", NULL};
 static const char *const lengths[] = {"auto", "keep", "cut", NULL};
+static const char *const precisions[] = {"f32", "bf16", "auto", NULL};
 static const char *const filters[] = {"bilinear", "bicubic", "nearest", NULL};
 
 static const Option options[] = {
@@ -84,6 +85,9 @@ static const Option options[] = {
     {OPTION("--strip-doc", 0, FLAG, strip_doc, NULL, "drop doc strings and stack traces")},
     {OPTION("--no-verify", 0, FLAG, no_verify, NULL, "do not read the result back and compare")},
     {OPTION("--threads", 0, INT, threads, "N", "threads of computation"), .positive = true},
+    {OPTION("--precision", 0, CHOICE, precision, "TYPE",
+            "what training computes in; parameters stay f32. auto: bf16 where the processor multiplies such numbers"),
+     .choices = precisions},
     {OPTION("--plain-kernels", 0, FLAG, plain_kernels, NULL,
             "no channel layouts and fast paths: for finding out what a fault is due to")},
     {OPTION("--json", 0, FLAG, json, NULL, "events as JSON lines on stdout")},
@@ -132,6 +136,19 @@ static void write_arguments(Tune *tune, int argc, char **argv)
     str_release(&text);
 }
 
+static Status choose_precision(Tune *tune, Error *err)
+{
+    const char *name = precisions[tune->fields->precision];
+    precision_parse(name, &tune->precision);
+    if (tune->fields->plain_kernels && tune->precision == PRECISION_BF16)
+        return fail(err, STATUS_USAGE, "--plain-kernels computes in f32; --precision %s asks for another", name);
+    TRY(precision_check(tune->precision, err));
+    if (tune->fields->precision != 0)
+        progress_note(&tune->progress, "precision", "training computes in %s",
+                      tune->precision == PRECISION_BF16 ? "bf16, parameters in f32" : "f32");
+    return STATUS_OK;
+}
+
 static Status run(Tune *tune, int argc, char **argv, Error *err)
 {
     const TuneFields *fields = tune->fields;
@@ -143,6 +160,7 @@ static Status run(Tune *tune, int argc, char **argv, Error *err)
     atomic_release(&probe);
     TRY(progress_open(&tune->progress, folder, fields->json, fields->quiet, fields->resume != NULL, err));
     write_arguments(tune, argc, argv);
+    TRY(choose_precision(tune, err));
     TRY(tune_setup(tune, err));
     TRY(tune_train(tune, err));
     return tune_save(tune, err);

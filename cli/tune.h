@@ -16,7 +16,7 @@ typedef enum LengthsChoice { LENGTHS_AUTO, LENGTHS_KEEP, LENGTHS_CUT } LengthsCh
 typedef struct TuneFields {
     const char *data, *val, *test, *output, *run_folder, *head, *preset, *size, *example, *resume;
     TextList train, freeze, losses, only, classes;
-    int recipe, optimizer, schedule, init, augment, frame, filter, lengths;
+    int recipe, optimizer, schedule, init, augment, frame, filter, lengths, precision;
     int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden;
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
         crop;
@@ -62,6 +62,7 @@ typedef struct Tune {
     float *class_weights;
     char base_sha256[65];
     size_t batch;
+    Precision precision;
     Progress progress;
     Arm probe, tuned;
     const Arm *chosen;
@@ -75,6 +76,8 @@ const char *tune_output_name(const Tune *tune, size_t index);
 /* ---- tune_measure.c: `rows` [samples of set, outputs] */
 Status tune_measure(Tune *tune, const Dataset *set, const float *rows, const char *arm, const char *part, Scores *scores,
                     Error *err);
+
+enum { WITNESS_SAMPLES = 4 };
 
 /* ---- tune_witness.c: what training computed for a few samples, for verify.c */
 Status witness_take(Tune *tune, Trainer *trainer, Error *err);

@@ -91,6 +91,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                             .keep_best = tune->data.val != NULL,
                             .by_accuracy = tune->task == TASK_CLASSES,
                             .plain_only = f->plain_kernels,
+                            .precision = tune->precision,
                             .no_decay_1d = !plain,
                             .diverged_factor = plain ? 0 : 50,
                             .on_event = progress_event,
@@ -143,8 +144,8 @@ static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, con
     float *logits = NULL;
     Status status = tune_source(tune, set, false, &source, err);
     if (status == STATUS_OK)
-        status =
-            features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, PRECISION_F32, tune->batch,
+                                (size_t)1 << 30, &cache, err);
     if (status == STATUS_OK) {
         logits = malloc((cache.samples * probe->classes + 1) * sizeof *logits);
         if (logits == NULL)
@@ -160,6 +161,25 @@ static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, con
     return status;
 }
 
+/* What is written is compared with f32 features: those it was fitted on are rounded. */
+static Status witness_of_few(Tune *tune, const Probe *probe, Error *err)
+{
+    Dataset *few = NULL;
+    DatasetSource source;
+    FeatureCache cache = {0};
+    TRY(dataset_first(tune->data.train, WITNESS_SAMPLES, &few, err));
+    Status status = tune_source(tune, few, false, &source, err);
+    if (status == STATUS_OK)
+        status = features_cache(tune->document, &tune->params, &source.source, PRECISION_F32, WITNESS_SAMPLES, 0, &cache,
+                                err);
+    if (status == STATUS_OK)
+        status = witness_take_probe(tune, probe, cache.rows[0], cache.samples, err);
+    features_release(&cache);
+    dataset_source_release(&source);
+    dataset_free(few);
+    return status;
+}
+
 static Status fit_probe(Tune *tune, Error *err)
 {
     double begin = seconds_now();
@@ -168,14 +188,15 @@ static Status fit_probe(Tune *tune, Error *err)
     Probe probe = {0};
     Status status = tune_source(tune, tune->data.train, false, &source, err);
     if (status == STATUS_OK)
-        status =
-            features_cache(tune->document, &tune->params, &source.source, tune->batch, (size_t)1 << 30, &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, tune->precision, tune->batch,
+                                (size_t)1 << 30, &cache, err);
     double features = seconds_now() - begin;
     if (status == STATUS_OK)
         status = recipe_fit_head(tune->document, &tune->params, &cache, tune->outputs, tune->class_weights,
                                  (uint64_t)tune->fields->seed, &probe, err);
     if (status == STATUS_OK && !tune->fields->no_verify)
-        status = witness_take_probe(tune, &probe, cache.rows[0], cache.samples, err);
+        status = tune->precision == PRECISION_F32 ? witness_take_probe(tune, &probe, cache.rows[0], cache.samples, err)
+                                                  : witness_of_few(tune, &probe, err);
     features_release(&cache);
     dataset_source_release(&source);
     tune->probe = (Arm){.name = "probe",

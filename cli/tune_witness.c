@@ -6,8 +6,6 @@
 
 #include "cli/tune.h"
 
-enum { WITNESS_SAMPLES = 4 };
-
 static Status keep_inputs(Witness *witness, const Batch *batch, Error *err)
 {
     for (int i = 0; i < batch->input_count && i < WITNESS_INPUTS; i++) {

@@ -99,6 +99,7 @@ enum { PREFIXES = 8 }; /* shapes at a time */
 typedef struct Prefixes {
     Prefix items[PREFIXES];
     size_t next; /* which makes room */
+    Precision precision;
 } Prefixes;
 
 static void prefix_release(Prefix *p)
@@ -110,7 +111,8 @@ static void prefix_release(Prefix *p)
     memset(p, 0, sizeof *p);
 }
 
-static Status prefix_build(Model *document, const ParamList *params, const Batch *batch, Prefix *p, Error *err)
+static Status prefix_build(Model *document, const ParamList *params, Precision precision, const Batch *batch, Prefix *p,
+                           Error *err)
 {
     prefix_release(p);
     Binding bindings[SOURCE_MAX];
@@ -127,7 +129,7 @@ static Status prefix_build(Model *document, const ParamList *params, const Batch
     TRY(working_build(document, &options, &p->whole, err));
     TRY(working_split(p->whole, &p->prefix, &p->suffix, err));
     TRY(pass_fuse_elementwise(p->prefix->graph, err));
-    TRY(plan_build(p->prefix, NULL, NULL, &p->plan, err));
+    TRY(plan_build(p->prefix, NULL, &(PlanOptions){.precision = precision}, &p->plan, err));
     p->input_count = batch->input_count;
     memcpy(p->types, batch->input_types, sizeof p->types);
     return STATUS_OK;
@@ -152,7 +154,7 @@ static Status prefix_for(Model *document, const ParamList *params, const Batch *
             return STATUS_OK;
     }
     *p = &prefixes->items[prefixes->next++ % PREFIXES];
-    return prefix_build(document, params, batch, *p, err);
+    return prefix_build(document, params, prefixes->precision, batch, *p, err);
 }
 
 /* Rows are of one size: a border that follows the length of the sequence cannot be kept. */
@@ -208,8 +210,8 @@ static Status fill(Model *document, const ParamList *params, Source *source, siz
     }
 }
 
-Status features_cache(Model *document, const ParamList *params, Source *source, size_t batch, size_t memory_limit,
-                      FeatureCache *cache, Error *err)
+Status features_cache(Model *document, const ParamList *params, Source *source, Precision precision, size_t batch,
+                      size_t memory_limit, FeatureCache *cache, Error *err)
 {
     memset(cache, 0, sizeof *cache);
     cache->samples = source->count;
@@ -217,6 +219,7 @@ Status features_cache(Model *document, const ParamList *params, Source *source, 
     Prefixes *prefixes = calloc(1, sizeof *prefixes);
     if (prefixes == NULL)
         return fail(err, STATUS_ENVIRONMENT, "no memory for plans");
+    prefixes->precision = precision;
     Status status = fill(document, params, source, memory_limit, cache, prefixes, err);
     for (size_t i = 0; i < PREFIXES; i++)
         prefix_release(&prefixes->items[i]);

@@ -131,7 +131,9 @@ static Status plan_for(Trainer *trainer, const Batch *batch, bool training, Plan
     }
     PlanEntry *entry = oldest_entry(trainer);
     entry_release(entry);
-    PlanOptions options = {.training = training, .plain_only = trainer->options.plain_only};
+    PlanOptions options = {.training = training,
+                           .plain_only = trainer->options.plain_only,
+                           .precision = training ? trainer->options.precision : PRECISION_F32};
     Status status = build_working(trainer, batch, training, entry, err);
     if (status == STATUS_OK)
         status = plan_build(entry->working, trainer->store, &options, &entry->plan, err);

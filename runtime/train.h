@@ -183,6 +183,7 @@ typedef struct TrainOptions {
     bool keep_best;           /* put the best epoch's parameters back at the end (needs a validation source) */
     bool by_accuracy;         /* best means accuracy, ties by loss; else loss alone */
     bool plain_only;
+    Precision precision;      /* of training steps; evaluation is f32, as what is exported computes */
     bool no_decay_1d;         /* biases and norms are not decayed */
     const char *checkpoint;   /* path written after every epoch and on interruption; NULL: none */
     double diverged_factor;   /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
@@ -227,8 +228,9 @@ struct FeatureCache {
 };
 
 /* Runs everything that no trainable parameter reaches over the source, in inference form. STATUS_UNSUPPORTED when a border value has
- * no batch dim (then training has to run the whole graph). `memory_limit`: beyond it the rows go to an unlinked temporary file. */
-Status features_cache(Model *document, const ParamList *params, Source *source, size_t batch, size_t memory_limit,
+ * no batch dim (then training has to run the whole graph). `memory_limit`: beyond it the rows go to an unlinked temporary file. Rows are
+ * f32 in either precision. */
+Status features_cache(Model *document, const ParamList *params, Source *source, Precision precision, size_t batch, size_t memory_limit,
                       FeatureCache *cache, Error *err);
 void features_release(FeatureCache *cache);
 /* The cache as a source for a Trainer made with it. */

@@ -51,6 +51,19 @@ for optimizer in sgd adagrad rmsprop adam; do
         --augment strong --preset 0..1 -o o.onnx
 done
 
+# bf16: trains where the processor has it, is refused where not (here: hidden from the library); auto takes what there is
+bf16=0
+grep -qE "avx512_bf16|amx_bf16" /proc/cpuinfo || bf16=7
+expect $bf16 "training in bf16" "$regraft" tune "$model" --data "$pictures" --precision bf16 --epochs 2 --preset 0..1 -o b.onnx
+[ $bf16 = 7 ] || expect 0 "what bf16 trained, evaluated in f32" "$regraft" eval b.onnx --data "$pictures" --json
+expect 7 "no bf16 without instructions for it" env ONEDNN_MAX_CPU_ISA=AVX512_CORE "$regraft" tune "$model" --data "$pictures" \
+    --precision bf16 -o none.onnx
+holds "it says so" grep -q "has no bfloat16 arithmetic" err
+expect 0 "auto takes f32 then" env ONEDNN_MAX_CPU_ISA=AVX512_CORE "$regraft" tune "$model" --data "$pictures" --precision auto \
+    --recipe probe -o auto.onnx
+holds "and says so" grep -q "computes in f32" out err
+expect 2 "plain kernels are f32" "$regraft" tune "$model" --data "$pictures" --precision bf16 --plain-kernels -o none.onnx
+
 # unreadable pictures: named once, and the run is that without them
 mkdir -p good/train/{a,b} good/val/{a,b}
 for i in 1 2 3 4 5 6; do

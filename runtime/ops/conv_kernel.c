@@ -108,15 +108,6 @@ static int grade(dnnl_primitive_desc_t descriptor)
     return strstr(dnnl_implementation(descriptor), "gemm") != NULL ? 1 : 0;
 }
 
-/* Backward kernels of depthwise convolutions in bf16 gave wrong sums before 3.4.2 in some shapes; until then they run
- * in f32, or in our own loops. */
-static bool bf16_trusted(const Attempt *attempt)
-{
-    bool depthwise = attempt->shape->groups > 1 && attempt->shape->groups == attempt->shape->in_channels;
-    return attempt->direction == DIRECTION_FORWARD || !depthwise || DNNL_VERSION_MAJOR > 3 ||
-           (DNNL_VERSION_MAJOR == 3 && DNNL_VERSION_MINOR >= 5);
-}
-
 /* The library has generated code for the family's layout. */
 static Status generated_in_family(const Attempt *wanted, bool *generated, Error *err)
 {
@@ -124,9 +115,6 @@ static Status generated_in_family(const Attempt *wanted, bool *generated, Error 
     Descriptors d;
     attempt.x = attempt.y = attempt.context->family;
     attempt.dtype = attempt.context->compute;
-    *generated = false;
-    if (attempt.dtype == DTYPE_BF16 && !bf16_trusted(&attempt))
-        return STATUS_OK;
     Status status = descriptors_make(&attempt, &d, err);
     if (status == STATUS_OK)
         describe(&attempt, &d);
@@ -177,7 +165,7 @@ static Status choose(Attempt *attempt, Error *err)
     int found = 3;
     const Attempt wanted = *attempt;
     attempt->dtype = attempt->context->compute;
-    if (attempt->dtype == DTYPE_BF16 && bf16_trusted(attempt)) {
+    if (attempt->dtype == DTYPE_BF16) {
         TRY(choose_layouts(attempt, &found, err));
         if (found == 0)
             return STATUS_OK;
