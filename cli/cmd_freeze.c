@@ -45,7 +45,7 @@ static Status choose(Model *document, const Fields *fields, const ParamList *lis
         patterns = fields->train.items;
         count = fields->train.count;
     }
-    TRY(params_select(document, list, patterns, count, frozen, err));
+    TRY((invert ? params_select : params_select_frozen)(document, list, patterns, count, frozen, err));
     for (size_t i = 0; i < list->count && invert; i++)
         frozen[i] = !frozen[i];
     return STATUS_OK;

@@ -262,7 +262,7 @@ static Status choose_parameters(Tune *tune, Error *err)
     if (status == STATUS_OK && f->train.count > 0)
         status = params_select(tune->document, &tune->params, f->train.items, f->train.count, tune->wanted, err);
     if (status == STATUS_OK && f->freeze.count > 0)
-        status = params_select(tune->document, &tune->params, f->freeze.items, f->freeze.count, frozen, err);
+        status = params_select_frozen(tune->document, &tune->params, f->freeze.items, f->freeze.count, frozen, err);
     size_t left = 0;
     for (size_t i = 0; i < count && status == STATUS_OK; i++) {
         bool marked = !tune->params.items[i].trainable && !tune->params.items[i].looks_folded;

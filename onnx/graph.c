@@ -80,6 +80,11 @@ const char *extra_metadata(const Extra *extra, const char *key)
     return pair_find(extra->metadata, extra->metadata_count, key);
 }
 
+const char *value_metadata(const Value *value, const char *key)
+{
+    return pair_find(value->notes, value->note_count, key);
+}
+
 void model_set_metadata(Model *model, const char *key, const char *value)
 {
     size_t i = 0;

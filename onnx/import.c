@@ -197,6 +197,8 @@ static void read_infos(const Gate *gate, Graph *graph, size_t count, Onnx__Value
         if (value == NULL)
             continue;
         value->has_info = true;
+        if (value->is_initializer)
+            gate_pairs(gate, from[i]->n_metadata_props, from[i]->metadata_props, &value->notes, &value->note_count);
         if (value->type.kind == TYPE_UNKNOWN)
             type_from_proto(gate->arena, from[i]->type, &value->type);
     }

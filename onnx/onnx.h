@@ -276,6 +276,8 @@ struct Value {
     uint64_t type_read; /* type_hash of `type` as the importer set it: export leaves types alone that have not changed */
     bool is_input, is_output, has_info; /* has_info: has an entry in value_info */
     bool is_initializer;                /* listed as an initializer (`constant` alone may come from folding) */
+    Pair *notes;                        /* metadata_props of its value_info as read; to look at, export has the original */
+    size_t note_count;
     Use *uses;
     size_t use_count, use_capacity;
     /* working graphs only */
@@ -387,6 +389,7 @@ void model_set_opset(Model *model, const char *domain, int64_t version);
 const char *model_metadata(const Model *model, const char *key); /* NULL when absent */
 void model_set_metadata(Model *model, const char *key, const char *value); /* adds or replaces; NULL removes */
 const char *extra_metadata(const Extra *extra, const char *key);
+const char *value_metadata(const Value *value, const char *key);
 Function *model_function(const Model *model, const char *domain, const char *name, const char *overload);
 
 Graph *graph_new(Model *model, const char *name, Graph *parent);

@@ -228,6 +228,14 @@ static Status hit_pattern(Selector *selector, const char *pattern, Error *err)
     return STATUS_OK;
 }
 
+static bool is_constant_name(const ParamList *list, const char *name)
+{
+    for (size_t i = 0; i < list->constant_count; i++)
+        if (strcmp(list->constant_names[i], name) == 0)
+            return true;
+    return false;
+}
+
 static Status matched_nothing(const Selector *selector, const char *pattern, Error *err)
 {
     size_t count = selector->list->count;
@@ -238,6 +246,8 @@ static Status matched_nothing(const Selector *selector, const char *pattern, Err
         names[3 * i + 2] = selector->list->items[i].scope;
     }
     const char *near = text_nearest(pattern, names, 3 * count);
+    if (is_constant_name(selector->list, pattern))
+        return fail(err, STATUS_USAGE, "'%s' is a constant of the model, not a parameter", pattern);
     if (near != NULL)
         return fail(err, STATUS_USAGE, "pattern '%s' matches no parameter (did you mean '%s'?)", pattern, near);
     return fail(err, STATUS_USAGE, "pattern '%s' matches none of %zu parameters%s%s", pattern, count,
@@ -255,8 +265,8 @@ static void spread_ties(const ParamList *list, bool *selected)
     }
 }
 
-Status params_select(const Model *document, const ParamList *list, const char *const *patterns, size_t count,
-                     bool *selected, Error *err)
+static Status select_matching(const Model *document, const ParamList *list, const char *const *patterns, size_t count,
+                              bool constants_too, bool *selected, Error *err)
 {
     Selector selector = {.document = (Model *)document, .list = list, .selected = selected};
     arena_init(&selector.scratch);
@@ -271,12 +281,24 @@ Status params_select(const Model *document, const ParamList *list, const char *c
             any = any || selector.hit[i];
             selected[i] = selected[i] || selector.hit[i];
         }
-        if (status == STATUS_OK && !any)
+        if (status == STATUS_OK && !any && !(constants_too && is_constant_name(list, patterns[p])))
             status = matched_nothing(&selector, patterns[p], err);
     }
     spread_ties(list, selected);
     arena_release(&selector.scratch);
     return status;
+}
+
+Status params_select(const Model *document, const ParamList *list, const char *const *patterns, size_t count,
+                     bool *selected, Error *err)
+{
+    return select_matching(document, list, patterns, count, false, selected, err);
+}
+
+Status params_select_frozen(const Model *document, const ParamList *list, const char *const *patterns, size_t count,
+                            bool *selected, Error *err)
+{
+    return select_matching(document, list, patterns, count, true, selected, err);
 }
 
 /* ---- marks --------------------------------------------------------------------------------------------- */

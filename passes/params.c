@@ -6,24 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "passes/passes.h"
-#include "passes/surgery.h"
-
-enum {
-    TIE_ELEMENTS = 1024,  /* smaller transposed copies are coincidences */
-    MERGE_ELEMENTS = 1024 /* exporters merge equal initializers up to this size (onnxscript) */
-};
-
-typedef enum UseKind {
-    USE_NOT,        /* shapes, statistics, limits: never a parameter */
-    USE_WEIGHT,     /* of a linear map or a recurrent cell */
-    USE_NORM,       /* scale or bias of a normalisation */
-    USE_SLOPE,      /* PRelu */
-    USE_TABLE,      /* read by Gather */
-    USE_ARITHMETIC, /* operand of Add, Mul, Sub, Div */
-    USE_DATA,       /* enters a data operator: Concat, Where, Max ... */
-    USE_PASSES      /* the same numbers in another shape: look at the readers */
-} UseKind;
+#include "passes/params.h"
 
 /* ---- roles of inputs ----------------------------------------------------------------------------------- */
 
@@ -69,6 +52,7 @@ static const UseRule rules[] = {
     {"Max", 0377, USE_DATA},
     {"Min", 0377, USE_DATA},
     {"Sum", 0377, USE_ARITHMETIC},
+    {"Pow", 02, USE_EXPONENT},
     {"ScatterND", 05, USE_DATA},
     {"ScatterElements", 05, USE_DATA},
     {"GatherND", 01, USE_DATA},
@@ -89,64 +73,24 @@ static UseKind use_kind(const Node *node, int index)
     for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
         if (strcmp(node->op_type, rules[i].op_type) == 0)
             return (rules[i].inputs >> index & 1) != 0 ? rules[i].kind : USE_NOT;
+    if (node->op != NULL && (node->op->traits & OP_SHAPE_ONLY) != 0)
+        return USE_NOT;
     return index == 0 ? USE_DATA : USE_NOT;
 }
 
-/* ---- names --------------------------------------------------------------------------------------------------------
- */
+/* ---- names ----------------------------------------------------------------------------------------------- */
 
-/* Called after the operator that made it, perhaps with a number: "val_12", "embedding_2", "unsqueeze", "onnx::Add_7".
- */
-static bool looks_generated(const char *name)
+/* As people name it in patterns: the module, or the folders of the node's name. */
+static const char *scope_of(const Records *records, const Node *node)
 {
-    static const char *const stems[] = {"val",        "embedding", "unsqueeze",   "squeeze",  "slice",
-                                        "add",        "mul",       "sub",         "div",      "cat",
-                                        "expand",     "view",      "reshape",     "permute",  "select",
-                                        "index",      "gather",    "cos",         "sin",      "cumsum",
-                                        "arange",     "where",     "full",        "ones",     "zeros",
-                                        "tensor",     "clone",     "transpose",   "t",        "stack",
-                                        "exp",        "log",       "neg",         "getitem",  "outer",
-                                        "einsum",     "repeat",    "constant",    "const",    "full_like",
-                                        "zeros_like", "ones_like", "masked_fill", "_to_copy", "lift_fresh_copy",
-                                        "to",         "tril",      "triu",        "pow",      "rsqrt"};
-    if (strncmp(name, "onnx::", 6) == 0 || strstr(name, "Constant") != NULL)
-        return true;
-    size_t length = strlen(name), end = length;
-    while (end > 0 && name[end - 1] >= '0' && name[end - 1] <= '9')
-        end--;
-    if (end < length && end > 0 && name[end - 1] == '_')
-        end--;
-    else if (end < length)
-        return false;
-    for (size_t i = 0; i < sizeof stems / sizeof stems[0]; i++)
-        if (strlen(stems[i]) == end && strncmp(name, stems[i], end) == 0)
-            return true;
-    return false;
-}
-
-static const char *scope_from_metadata(Arena *arena, const Node *node)
-{
-    const char *list =
-        extra_metadata(&node->extra, "pkg.torch.onnx.name_scopes"); /* "['', 'layer', 'layer.0', 'conv']" */
-    const char *end = list == NULL ? NULL : strrchr(list, '\'');
-    const char *last = NULL;
-    for (const char *p = list; p != NULL && p < end; p = strchr(p + 1, '\''))
-        if (*p == '\'')
-            last = p;
-    if (last == NULL || end <= last + 1)
-        return NULL;
-    return arena_strndup(arena, last + 1, (size_t)(end - last - 1));
-}
-
-static const char *scope_of(Arena *arena, const Node *node)
-{
-    const char *scope = scope_from_metadata(arena, node), *name = node->name;
-    if (scope != NULL)
-        return scope;
+    bool recorded;
+    const char *name = node->name, *module = module_of(records, node, &recorded);
+    if (recorded)
+        return module;
     while (*name == '/')
         name++;
     const char *slash = strrchr(name, '/');
-    return slash == NULL ? "" : arena_strndup(arena, name, (size_t)(slash - name));
+    return slash == NULL ? "" : arena_strndup(records->arena, name, (size_t)(slash - name));
 }
 
 /* ---- values -------------------------------------------------------------------------------------------------------
@@ -155,16 +99,6 @@ static const char *scope_of(Arena *arena, const Node *node)
 static double element(const Tensor *tensor, int64_t i)
 {
     return tensor_f64_at(tensor, i);
-}
-
-static bool is_uniform(const Tensor *tensor)
-{
-    size_t size = tensor->bytes / (size_t)(tensor_count(tensor) > 0 ? tensor_count(tensor) : 1);
-    const char *bytes = tensor->data;
-    for (int64_t i = 1; i < tensor_count(tensor); i++)
-        if (memcmp(bytes, bytes + (size_t)i * size, size) != 0)
-            return false;
-    return true;
 }
 
 /* A mask adds minus infinity, or nearly so. */
@@ -191,82 +125,161 @@ static bool is_trainable_type(DType dtype)
     return dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16 || dtype == DTYPE_F64;
 }
 
-/* ---- one tensor -----------------------------------------------------------------------------------------------------
- */
+/* ---- readers ----------------------------------------------------------------------------------------------- */
 
 typedef struct Finder {
     Model *document, *copy;
     Arena *arena; /* the document's: what the list points to lives there */
+    Arena scratch;
+    Records records;
     ParamList *list;
-    size_t capacity, constant_capacity;
+    Reader *firsts; /* the first reader of each parameter in the list */
+    size_t capacity, first_capacity, constant_capacity;
     Error *err;
 } Finder;
 
-/* The readers of one tensor, through reshapes. */
+/* Everything that reads one tensor. */
 typedef struct Readers {
-    Use parameter[64]; /* in the working copy: the direct uses of the initializer */
-    Use final[64];     /* where that use ends after reshapes */
-    UseKind kinds[64];
-    size_t count;
+    Reader *items;
+    size_t count, capacity;
     bool statistic; /* some reader takes it as running statistics */
+    const Tensor *tensor;
+    const char *name;
+    Provenance from;
 } Readers;
 
-static bool counts(const Tensor *tensor, const char *name, UseKind kind, const Use *use)
+enum { MARK_BEHIND = 1, MARK_FED = 2 }; /* Value.mark: behind some weight; depends on an input */
+
+/* Arithmetic with constants alone: weight standardisation, a normalised class matrix. */
+static bool is_constant_arithmetic(const Node *node, UseKind kind)
 {
-    const Node *node = use->node;
-    bool one = tensor_count(tensor) == 1, generated = looks_generated(name);
-    switch (kind) {
+    const Value *out = node_output(node, 0);
+    return (kind == USE_ARITHMETIC || kind == USE_DATA || kind == USE_EXPONENT) && out != NULL &&
+           (out->mark & MARK_FED) == 0;
+}
+
+static bool after_weight(const Use *use)
+{
+    const Value *other = node_input(use->node, use->index == 0 ? 1 : 0);
+    return other != NULL && (other->mark & MARK_BEHIND) != 0;
+}
+
+/* State under a name of its own: TorchScript writes literals into Constant nodes. */
+static bool is_torch_state(const Finder *f, const Readers *readers)
+{
+    const Value *value = graph_find(f->document->graph, readers->name);
+    return f->records.torchscript && readers->from.origin == ORIGIN_KEPT && value != NULL && value->is_initializer;
+}
+
+static bool is_torch_literal(const Finder *f, const Readers *readers)
+{
+    const Value *value = graph_find(f->document->graph, readers->name);
+    return f->records.torchscript && value != NULL && value->producer != NULL && node_is(value->producer, "Constant");
+}
+
+/* The first operand of a matrix product with a constant: what a layer is given to begin with, such as a cell's first state. */
+static bool is_given(const Reader *reader)
+{
+    const Value *other = node_input(reader->final.node, 1);
+    bool product = node_is(reader->final.node, "MatMul") || node_is(reader->final.node, "Gemm");
+    return product && reader->final.index == 0 && other != NULL && (other->mark & MARK_FED) == 0;
+}
+
+/* What the framework does not say is decided by the role. */
+static bool counts_by_role(const Finder *f, const Readers *readers, const Reader *reader)
+{
+    const Tensor *tensor = readers->tensor;
+    bool one = tensor_count(tensor) == 1, computed = readers->from.origin == ORIGIN_COMPUTED;
+    bool state = is_torch_state(f, readers);
+    switch (reader->kind) {
     case USE_NOT:
     case USE_PASSES:
         return false;
     case USE_WEIGHT:
     case USE_SLOPE:
-        return true;
-    case USE_NORM: /* a decomposed GroupNorm normalises with folded ones and zeros */
-        return !(generated && is_uniform(tensor) && strcmp(node->op_type, "InstanceNormalization") == 0);
+        return !(computed && (reader->derived || is_given(reader))) && !(reader->derived && one && !state);
+    case USE_NORM: /* a decomposed GroupNorm normalises with computed ones and zeros */
+        return !(computed && tensor_is_uniform(tensor) && node_is(reader->final.node, "InstanceNormalization"));
     case USE_TABLE:
-        return tensor->rank >= 2 && !generated;
-    case USE_ARITHMETIC: {
-        const Value *other = node_input(node, use->index == 0 ? 1 : 0);
-        bool after_weight = other != NULL && other->mark == 1;
-        return !one && !is_mask(tensor) && after_weight;
-    }
+        return tensor->rank >= 2 && !computed;
+    case USE_ARITHMETIC:
+        return (!one || state) && !is_mask(tensor) && after_weight(&reader->final);
+    case USE_EXPONENT:
+        return state && after_weight(&reader->final);
     case USE_DATA:
-        return !one && !generated && !is_mask(tensor);
+        return (!one || (state && reader->final.node->input_count == 1)) && !computed && !is_mask(tensor);
     }
     return false;
 }
 
-static void follow(Readers *readers, const Value *value, const Use *first)
+static bool counts(const Finder *f, const Readers *readers, const Reader *reader)
 {
-    for (size_t i = 0; i < value->use_count && readers->count < 64; i++) {
+    if (readers->from.origin == ORIGIN_BUFFER || is_torch_literal(f, readers))
+        return false;
+    if (readers->from.origin == ORIGIN_PARAMETER)
+        return reader->kind != USE_NOT && reader->kind != USE_PASSES;
+    return counts_by_role(f, readers, reader);
+}
+
+static void add_reader(Finder *f, Readers *readers, const Use *use, const Reader *on_the_way, UseKind kind)
+{
+    readers->items =
+        arena_grow(&f->scratch, readers->items, readers->count, &readers->capacity, sizeof readers->items[0]);
+    Reader *reader = &readers->items[readers->count++];
+    *reader = *on_the_way;
+    reader->final = *use;
+    reader->kind = kind;
+    reader->parameter = -1;
+    reader->module = module_of(&f->records, use->node, &reader->recorded);
+    reader->counts = counts(f, readers, reader);
+    if (node_is(use->node, "BatchNormalization") && use->index >= 3)
+        readers->statistic = true;
+}
+
+/* Depth first, through what leaves a constant a constant. Arithmetic is passed where a weight comes of it. */
+static void follow(Finder *f, Readers *readers, const Value *value, const Reader *before)
+{
+    for (size_t i = 0; i < value->use_count; i++) {
         const Use *use = &value->uses[i];
-        const Use *direct = first == NULL ? use : first;
+        Reader reader = before != NULL ? *before : (Reader){.direct = *use, .alias = readers->name};
+        Value *next = node_output(use->node, 0);
         UseKind kind = use_kind(use->node, use->index);
-        if (kind == USE_PASSES && use->node->output_count > 0 && use->node->outputs[0] != NULL) {
-            follow(readers, use->node->outputs[0], direct);
+        if (kind == USE_PASSES && next != NULL) {
+            if (node_is(use->node, "Identity"))
+                reader.alias = arena_strdup(&f->scratch, next->name);
+            follow(f, readers, next, &reader);
             continue;
         }
-        if (strcmp(use->node->op_type, "BatchNormalization") == 0 && use->index >= 3)
-            readers->statistic = true;
-        readers->parameter[readers->count] = *direct;
-        readers->final[readers->count] = *use;
-        readers->kinds[readers->count++] = kind;
+        size_t found = readers->count;
+        if (is_constant_arithmetic(use->node, kind)) {
+            Reader derived = reader;
+            derived.derived = true;
+            follow(f, readers, next, &derived);
+        }
+        bool weight = kind == USE_WEIGHT || kind == USE_NORM || kind == USE_SLOPE;
+        if (readers->count == found && (!reader.derived || weight))
+            add_reader(f, readers, use, &reader, kind);
     }
 }
 
-static ParamInfo *add_info(Finder *f, const char *name, Tensor *origin, const Use *use, UseKind kind)
+/* ---- one tensor ------------------------------------------------------------------------------------------ */
+
+static ParamInfo *add_info(Finder *f, const Readers *readers, Tensor *origin, const Reader *reader)
 {
     ParamList *list = f->list;
     list->items = arena_grow(f->arena, list->items, list->count, &f->capacity, sizeof list->items[0]);
+    f->firsts = arena_grow(&f->scratch, f->firsts, list->count, &f->first_capacity, sizeof f->firsts[0]);
+    f->firsts[list->count] = *reader;
     ParamInfo *info = &list->items[list->count++];
-    const Node *node = use->node;
-    *info = (ParamInfo){.name = name, .origin = origin, .tied_to = -1, .trainable = true, .order = node->index};
+    const Node *node = reader->final.node;
+    *info =
+        (ParamInfo){.name = readers->name, .origin = origin, .tied_to = -1, .trainable = true, .order = node->index};
     info->node = arena_strdup(f->arena, node->name);
-    info->scope = scope_of(f->arena, node);
+    info->scope = arena_strdup(f->arena, scope_of(&f->records, node));
     info->op_type = arena_strdup(f->arena, node->op_type);
-    info->is_norm = kind == USE_NORM;
-    info->looks_folded = kind == USE_ARITHMETIC && looks_generated(name) && wide_dims(origin) >= 2;
+    info->is_norm = reader->kind == USE_NORM;
+    info->looks_folded = reader->kind == USE_ARITHMETIC && readers->from.origin == ORIGIN_COMPUTED &&
+                         (readers->from.recorded || wide_dims(origin) >= 2);
     info->trainable = !info->looks_folded;
     return info;
 }
@@ -286,36 +299,13 @@ static void add_use(Finder *f, ParamInfo *info, const Use *direct)
 {
     Node *document_node = (Node *)(uintptr_t)direct->node->document_node;
     Use *uses = arena_array(f->arena, Use, info->use_count + 1);
-    if (info->use_count > 0)
-        memcpy(uses, info->uses, info->use_count * sizeof *uses);
+    for (size_t i = 0; i < info->use_count; i++) {
+        uses[i] = info->uses[i];
+        if (uses[i].node == document_node && uses[i].index == direct->index)
+            return;
+    }
     uses[info->use_count++] = (Use){document_node, direct->index};
     info->uses = uses;
-}
-
-/* Layers that started as copies of each other (hazard 41): small equal initializers were merged, but the same operator
- * reads them in two places that the exporter names differently. */
-static bool is_merged_copy(Arena *arena, const Tensor *tensor, const Use *a, const Use *b)
-{
-    if (tensor_count(tensor) > MERGE_ELEMENTS || a->index != b->index ||
-        strcmp(a->node->op_type, b->node->op_type) != 0)
-        return false;
-    const char *scope_a = scope_of(arena, a->node), *scope_b = scope_of(arena, b->node);
-    return scope_a[0] != '\0' && scope_b[0] != '\0' && strcmp(scope_a, scope_b) != 0;
-}
-
-/* Is reader `b` the same parameter as reader `a`? Identity aliases and uniform values come from deduplication; anything
- * else that two nodes share is shared by the model, and so is a bias whose weight is shared too. */
-static bool same_parameter(Arena *arena, const Tensor *tensor, const Use *direct_a, const Use *a, const Use *direct_b,
-                           const Use *b)
-{
-    bool alias = direct_a->node != direct_b->node &&
-                 (node_is(direct_a->node, "Identity") || node_is(direct_b->node, "Identity"));
-    if (direct_a->node == direct_b->node && direct_a->index == direct_b->index)
-        return true;
-    if (!alias && !is_uniform(tensor))
-        return !is_merged_copy(arena, tensor, a, b);
-    const Value *weight_a = node_input(a->node, 1), *weight_b = node_input(b->node, 1);
-    return !alias && a->index != 1 && weight_a != NULL && weight_a == weight_b;
 }
 
 static bool in_document(const Use *use)
@@ -323,37 +313,41 @@ static bool in_document(const Use *use)
     return use->node->document_node != NULL && strcmp(use->node->document_node->op_type, use->node->op_type) == 0;
 }
 
+/* The parameter that an earlier reader means and this one too; -1: none. */
+static int shared_with(const Finder *f, const Readers *readers, size_t i)
+{
+    const Reader *reader = &readers->items[i];
+    for (size_t k = 0; k < i; k++) {
+        const Reader *earlier = &readers->items[k];
+        if (earlier->parameter >= 0 && (!in_document(&reader->direct) ||
+                                        readers_share(&f->records, readers->tensor, readers->name, earlier, reader)))
+            return earlier->parameter;
+    }
+    return -1;
+}
+
 static void classify(Finder *f, const char *name, Tensor *origin, const Value *value)
 {
-    Readers readers = {.count = 0};
-    follow(&readers, value, NULL);
-    size_t first_info = f->list->count;
+    Readers readers = {.tensor = origin, .name = name, .from = provenance_of(&f->records, name)};
+    follow(f, &readers, value, NULL);
+    size_t first_info = f->list->count, others = 0;
     for (size_t i = 0; i < readers.count; i++) {
-        if (!counts(origin, name, readers.kinds[i], &readers.final[i]))
+        Reader *reader = &readers.items[i];
+        others += !reader->counts;
+        if (!reader->counts)
             continue;
-        bool known = false;
-        for (size_t k = 0; k < i && !known; k++) {
-            size_t owner = first_info + (size_t)readers.final[k].node->mark;
-            if (!counts(origin, name, readers.kinds[k], &readers.final[k]) || owner >= f->list->count)
-                continue;
-            known = !in_document(&readers.parameter[i]) ||
-                    same_parameter(f->arena, origin, &readers.parameter[k], &readers.final[k], &readers.parameter[i],
-                                   &readers.final[i]);
-            if (known) {
-                readers.final[i].node->mark = (int)(owner - first_info);
-                add_use(f, &f->list->items[owner], &readers.parameter[i]);
-            }
+        reader->parameter = shared_with(f, &readers, i);
+        if (reader->parameter < 0) {
+            reader->parameter = (int)f->list->count;
+            add_info(f, &readers, origin, reader);
         }
-        if (known)
-            continue;
-        ParamInfo *info = add_info(f, name, origin, &readers.final[i], readers.kinds[i]);
-        readers.final[i].node->mark = (int)(f->list->count - 1 - first_info);
-        add_use(f, info, &readers.parameter[i]);
+        add_use(f, &f->list->items[reader->parameter], &reader->direct);
     }
     size_t made = f->list->count - first_info;
+    bool strangers = readers.statistic || (others > 0 && tensor_is_uniform(origin)); /* merged with no parameter */
     for (size_t i = first_info; i < f->list->count; i++) {
         ParamInfo *info = &f->list->items[i];
-        info->untied = i > first_info || (readers.statistic && made > 0);
+        info->untied = i > first_info || strangers;
         if (i > first_info)
             info->name = arena_printf(f->arena, "%s#%zu", name, i - first_info + 1);
     }
@@ -361,64 +355,44 @@ static void classify(Finder *f, const char *name, Tensor *origin, const Value *v
         add_constant(f, name, origin);
 }
 
-/* ---- transposed copies --------------------------------------------------------------------------------- */
-
-static bool is_transposed_copy(const Tensor *a, const Tensor *b)
-{
-    if (a->rank != 2 || b->rank != 2 || a->dtype != b->dtype || a->dims[0] != b->dims[1] || a->dims[1] != b->dims[0] ||
-        tensor_count(a) < TIE_ELEMENTS || is_uniform(a))
-        return false;
-    size_t size = dtype_size(a->dtype);
-    const char *x = a->data, *y = b->data;
-    for (int64_t i = 0; i < a->dims[0]; i++)
-        for (int64_t j = 0; j < a->dims[1]; j++)
-            if (memcmp(x + (size_t)(i * a->dims[1] + j) * size, y + (size_t)(j * a->dims[0] + i) * size, size) != 0)
-                return false;
-    return true;
-}
-
-static void find_ties(ParamList *list)
-{
-    for (size_t i = 0; i < list->count; i++) {
-        for (size_t k = 0; k < i && list->items[i].tied_to < 0; k++)
-            if (list->items[k].tied_to < 0 && is_transposed_copy(list->items[k].origin, list->items[i].origin))
-                list->items[i].tied_to = (int)k;
-    }
-}
-
 /* ---- the walk ------------------------------------------------------------------------------------------ */
 
-/* Value.mark: 1 behind some weight, so that a mean and deviation applied to the raw input are not taken for parameters.
- */
-static void mark_behind_weights(Graph *graph)
+/* Behind some weight: a mean and deviation applied to the raw input are not taken for parameters. */
+static void mark_values(Graph *graph)
 {
     for (size_t i = 0; i < graph->values.count; i++)
         if (graph->values.entries[i].key != NULL)
             ((Value *)graph->values.entries[i].value)->mark = 0;
+    for (size_t i = 0; i < graph->input_count; i++)
+        graph->inputs[i]->mark = graph->inputs[i]->constant == NULL ? MARK_FED : 0;
     for (Node *node = graph->first; node != NULL; node = node->next) {
-        bool behind = false;
+        int mark = node_has_body(node) || (node->op != NULL && (node->op->traits & OP_RANDOM) != 0) ? MARK_FED : 0;
         for (int i = 0; i < node->input_count; i++) {
             const Value *value = node->inputs[i];
             UseKind kind = use_kind(node, i);
             bool weight = kind == USE_WEIGHT || kind == USE_NORM || kind == USE_TABLE;
             Weight resolved;
             if (value != NULL)
-                behind |= value->mark == 1 || (weight && weight_resolve(value, &resolved));
+                mark |= value->mark | (weight && weight_resolve(value, &resolved) ? MARK_BEHIND : 0);
         }
         for (int i = 0; i < node->output_count; i++)
             if (node->outputs[i] != NULL)
-                node->outputs[i]->mark = behind;
+                node->outputs[i]->mark = mark;
     }
 }
 
-static void by_order(ParamList *list)
+static void by_order(ParamList *list, Reader *firsts)
 {
     for (size_t i = 1; i < list->count; i++) { /* nearly sorted already */
         ParamInfo item = list->items[i];
+        Reader first = firsts[i];
         size_t k = i;
-        for (; k > 0 && list->items[k - 1].order > item.order; k--)
+        for (; k > 0 && list->items[k - 1].order > item.order; k--) {
             list->items[k] = list->items[k - 1];
+            firsts[k] = firsts[k - 1];
+        }
         list->items[k] = item;
+        firsts[k] = first;
     }
 }
 
@@ -426,7 +400,7 @@ static Status find(Finder *f)
 {
     Graph *graph = f->copy->graph;
     graph_number(graph);
-    mark_behind_weights(graph);
+    mark_values(graph);
     for (size_t i = 0; i < graph->initializer_count; i++) {
         Value *value = graph->initializers[i];
         if (value->origin != NULL && is_trainable_type(value->origin->dtype) && value->use_count > 0)
@@ -438,7 +412,7 @@ static Status find(Finder *f)
             tensor_count(value->origin) > 1)
             classify(f, arena_strdup(f->arena, value->name), value->origin, value);
     }
-    by_order(f->list);
+    by_order(f->list, f->firsts);
     return STATUS_OK;
 }
 
@@ -447,9 +421,13 @@ Status params_find(Model *document, bool no_tie, ParamList *list, Error *err)
     Finder f = {.document = document, .arena = &document->arena, .list = list, .err = err};
     memset(list, 0, sizeof *list);
     TRY(working_copy(document, &f.copy, err));
+    arena_init(&f.scratch);
+    records_init(&f.records, document, &f.scratch);
     Status status = find(&f);
     if (status == STATUS_OK && !no_tie)
-        find_ties(list);
+        find_ties(&f.records, list, f.firsts);
+    records_release(&f.records);
+    arena_release(&f.scratch);
     model_free(f.copy);
     return status;
 }

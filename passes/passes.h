@@ -92,7 +92,8 @@ typedef struct ParamInfo {
     bool trainable;       /* what freeze and --train decide */
     bool looks_folded;    /* a table that an exporter folded for the traced length (hazard 39): trainable is false, a person
                            * may still ask for it by name */
-    int tied_to;          /* index of the parameter it is an exact transposed copy of, or -1 */
+    int tied_to;          /* index of the parameter it is an exact copy of, or -1 */
+    bool transposed;      /* with tied_to: the copy has rows and columns exchanged */
     bool untied;          /* value-equal sharing between unrelated consumers was undone (hazards 1, 41) */
     const Use *uses;      /* untied: the document's inputs that mean this parameter, so that writing back can give it */
     size_t use_count;     /* an initializer of its own */
@@ -107,7 +108,7 @@ typedef struct ParamList {
 } ParamList;
 
 /* Finds parameters by role, from the gradient's path. Unties value-equal initializers *in the document's working copies* by
- * giving each consumer role its own entry. `no_tie` keeps exact transposed copies apart. */
+ * giving each consumer role its own entry. `no_tie` keeps exact copies apart. */
 Status params_find(Model *document, bool no_tie, ParamList *list, Error *err);
 
 /* ---- heads.c, cut.c, attach.c, freeze.c: surgery on the document ------------------------------------------ */
@@ -185,6 +186,9 @@ Status pass_replace_head(Model *document, const Head *head, const HeadSpec *spec
  * nothing is STATUS_USAGE with near names. */
 Status params_select(const Model *document, const ParamList *list, const char *const *patterns, size_t count,
                      bool *selected, Error *err);
+/* The same for what is to stay as it is: the exact name of a constant of the model is no error here. */
+Status params_select_frozen(const Model *document, const ParamList *list, const char *const *patterns, size_t count,
+                            bool *selected, Error *err);
 /* Freeze marks live in metadata "regraft.frozen" (one name a line) and are obeyed by tune. */
 Status freeze_mark(Model *document, const ParamList *list, const bool *frozen, Error *err);
 Status freeze_read(const Model *document, ParamList *list, Error *err);

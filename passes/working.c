@@ -192,9 +192,13 @@ static Value *split_off(Graph *graph, Value *shared, const ParamInfo *info)
     return own;
 }
 
-/* An exact transposed copy is read from the parameter it copies. */
-static void tie(Graph *graph, Value *copy, Value *parameter)
+/* An exact copy is read from the parameter it copies. */
+static void tie(Graph *graph, Value *copy, Value *parameter, bool transposed)
 {
+    if (!transposed) {
+        value_replace_uses(copy, parameter);
+        return;
+    }
     Node *node = graph_add_node(graph, graph->first, "", "Transpose", OPSET_NEWEST, "tie", &parameter, 1, 1);
     node_set_ints(node, "perm", (const int64_t[]){1, 0}, 2);
     value_replace_uses(copy, node->outputs[0]);
@@ -214,7 +218,7 @@ static Status mark_parameters(Graph *graph, const ParamList *list, Error *err)
     for (size_t i = 0; i < list->count; i++) {
         const ParamInfo *info = &list->items[i];
         if (info->tied_to >= 0)
-            tie(graph, values[i], values[info->tied_to]);
+            tie(graph, values[i], values[info->tied_to], info->transposed);
         else if (info->trainable)
             become_parameter(values[i], (int)i);
     }

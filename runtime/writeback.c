@@ -67,8 +67,10 @@ static Status write_ties(const ParamStore *store, Model *document, size_t index,
         const ParamInfo *info = store->items[i].info;
         if (info->tied_to != (int)index)
             continue;
-        transpose(values, scratch, store->items[index].dims[0], store->items[index].dims[1]);
-        TRY(write_tensor(document, info->origin, scratch, err));
+        const float *copy = info->transposed ? scratch : values;
+        if (info->transposed)
+            transpose(values, scratch, store->items[index].dims[0], store->items[index].dims[1]);
+        TRY(info->untied ? write_untied(document, info, copy, err) : write_tensor(document, info->origin, copy, err));
     }
     return STATUS_OK;
 }

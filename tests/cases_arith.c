@@ -21,6 +21,8 @@ const GradientCase cases_arith[] = {
     {.name = "Sub: rank 0", .inputs = "T x, T z", .nodes = "y = Sub(x, z)", .wrt = "x z", .values = "x=-1..1"},
     {.name = "Sub: zero-size", .inputs = "T[0,3] x, T[3] z", .nodes = "y = Sub(x, z)", .wrt = "x z", .values = "x=-1..1"},
     {.name = "Sub: one element of rank 3", .inputs = "T[2,3] x, T[1,1,1] z", .nodes = "y = Sub(x, z)", .wrt = "x z", .values = "x=-1..1"},
+    {.name = "Mul: one channel beside many, both behind blocked convolutions", .inputs = "T[2,20,3,3] x, T[20,20,1,1] w, T[1,20,1,1] p", .nodes = "a = Conv(x, w) g = Conv(a, p) y = Mul(a, g)", .wrt = "x w p"},
+    {.name = "Sub: one channel less many, both behind blocked convolutions", .inputs = "T[2,16,3,3] x, T[16,16,1,1] w, T[1,16,1,1] p", .nodes = "a = Conv(x, w) g = Conv(a, p) s = Sigmoid(g) y = Sub(s, a)", .wrt = "x w p"},
     {.name = "Mul: same", .inputs = "T[3,4] x, T[3,4] z", .nodes = "y = Mul(x, z)", .wrt = "x z", .values = "x=-1..1"},
     {.name = "Mul: scalar right", .inputs = "T[3,4] x, T z", .nodes = "y = Mul(x, z)", .wrt = "x z", .values = "x=-1..1"},
     {.name = "Mul: scalar left", .inputs = "T x, T[3,4] z", .nodes = "y = Mul(x, z)", .wrt = "x z", .values = "x=-1..1"},

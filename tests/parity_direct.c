@@ -89,12 +89,25 @@ static Status untrace(Direct *d, Error *err)
                               d->c->probe.count, &moved, err);
 }
 
-/* All, or the parameters that the run names; by the head where names did not survive the exporter. */
+static bool listed(const json_t *list, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (strcmp(json_string_value(json_array_get(list, i)), name) == 0)
+            return true;
+    return false;
+}
+
+/* All but what the case lists as constants, or the parameters that the run names; by the head where names did not survive the exporter. */
 static Status choose(Direct *d, Error *err)
 {
     const json_t *names = json_object_get(d->run, "trainable");
-    if (json_is_string(names))
+    if (json_is_string(names)) {
+        const json_t *constants = json_object_get(d->c->json, "constants");
+        for (size_t i = 0; i < d->params.count; i++)
+            if (listed(constants, d->params.items[i].name))
+                d->params.items[i].trainable = false;
         return STATUS_OK;
+    }
     const char *patterns[16] = {"head"};
     size_t count = 1;
     if (json_is_true(json_object_get(d->run, "names_in_export")))
@@ -339,14 +352,6 @@ Status parity_direct(const ParityCase *c, const json_t *json, ParityEngine engin
 
 /* ---- what is a parameter ------------------------------------------------------------------------------------ */
 
-static bool listed(const json_t *list, const char *name)
-{
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (strcmp(json_string_value(json_array_get(list, i)), name) == 0)
-            return true;
-    return false;
-}
-
 static const ParamInfo *info_of(const ParamList *list, const char *name)
 {
     for (size_t i = 0; i < list->count; i++)
@@ -392,7 +397,11 @@ Status parity_parameters(const ParityCase *c, int *differences, Error *err)
     size_t ties = 0;
     for (size_t i = 0; status == STATUS_OK && i < list.count; i++)
         ties += list.items[i].tied_to >= 0;
-    if (status == STATUS_OK && ties != json_array_size(json_object_get(c->json, "ties"))) {
+    size_t expected = 0, group; /* a group of n tensors is n - 1 ties */
+    const json_t *names;
+    json_array_foreach(json_object_get(c->json, "ties"), group, names)
+        expected += json_array_size(names) - 1;
+    if (status == STATUS_OK && ties != expected) {
         printf("  %s: %zu ties found\n", c->folder, ties);
         ++*differences;
     }

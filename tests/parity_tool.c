@@ -1,5 +1,6 @@
 /* One run of a parity case through the public command line: `regraft tune` with the flags that the case asks for, then
- * `regraft run` on the probe. The table below is all that turns a case into flags.
+ * `regraft run` on the probe. The table below is all that turns a case into flags. Tensors that the case lists as
+ * constants are frozen: a file need not tell a buffer from a parameter.
  *
  * Cases exported in training mode: the exporter ran the model once on the example input (which make.py takes from
  * probe.npz), and that moved the running statistics in the file, while PyTorch's reference begins with those before the
@@ -16,7 +17,7 @@
 
 extern char **environ;
 
-enum { ARGUMENTS_MAX = 512 };
+enum { ARGUMENTS_MAX = 4096 };
 
 typedef struct Command {
     Arena *arena;
@@ -65,6 +66,9 @@ static void add_run(Command *command, const ParityCase *c, const json_t *run)
     else
         for (size_t i = 0; i < json_array_size(trainable); i++)
             add_pair(command, "--train", json_string_value(json_array_get(trainable, i)));
+    const json_t *constants = json_object_get(c->json, "constants");
+    for (size_t i = 0; i < json_array_size(constants) && json_is_string(trainable); i++)
+        add_pair(command, "--freeze", json_string_value(json_array_get(constants, i)));
     if (strcmp(parity_string(c->json, "mode"), "train") == 0)
         add_pair(command, "--example-input", arena_printf(command->arena, "%s/probe.npz", c->folder));
 }

@@ -115,12 +115,40 @@ static void a_frozen_neighbour_does_not_hide_a_trainable_parameter(void **state)
     params_free(store);
 }
 
+/* A tied parameter has no numbers of its own: the run of joint updates must not end there. */
+static void parameters_listed_after_a_tied_one_are_updated(void **state)
+{
+    (void)state;
+    Error err = {0};
+    Tensor a = {
+        .name = "a", .dtype = DTYPE_F32, .rank = 1, .dims = (int64_t[]){1}, .bytes = 4, .data = (const float[]){1}};
+    Tensor b = a, c = a, d = a;
+    ParamInfo infos[] = {{.name = "a", .origin = &a, .trainable = true, .tied_to = -1},
+                         {.name = "b", .origin = &b, .trainable = true, .tied_to = 0},
+                         {.name = "c", .origin = &c, .trainable = true, .tied_to = -1},
+                         {.name = "d", .origin = &d, .trainable = true, .tied_to = -1}};
+    ParamStore *store = NULL;
+    assert_ok(params_new(&(ParamList){.items = infos, .count = 4}, &store, &err), &err);
+    assert_int_equal(store->items[1].count, 0);
+    OptimizerSpec spec = {.kind = OPTIMIZER_SGD, .lr = 0.5};
+    double norm;
+    for (int i = 0; i < 4; i++)
+        if (i != 1)
+            store->gradient[store->items[i].offset] = 1;
+    assert_ok(optimizer_step(&spec, store, 1, spec.lr, &norm, &err), &err);
+    for (int i = 0; i < 4; i++)
+        if (i != 1)
+            assert_true(store->data[store->items[i].offset] == 0.5f);
+    params_free(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_rule_gives_the_numbers_of_torch),
         cmocka_unit_test(a_gradient_that_is_not_finite_stops_and_changes_nothing),
         cmocka_unit_test(a_frozen_neighbour_does_not_hide_a_trainable_parameter),
+        cmocka_unit_test(parameters_listed_after_a_tied_one_are_updated),
         cmocka_unit_test(schedules_warm_up_and_end_at_their_floor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,252 @@
+/* One parameter read several times, or several parameters with equal numbers?
+ *
+ * A module that is called several times (ALBERT's layer, a Siamese encoder, a cell unrolled by hand) reads one
+ * parameter in several places. Exporters make the same picture of tensors that only happen to be equal, by merging
+ * them: fresh scales and biases, layers that started as copies. And they take a tie apart again when they fold the
+ * transposition of a weight, once for each reader. What tells them apart, in this order:
+ *
+ *   1. names that the exporter kept: TorchScript leaves an Identity with the merged parameter's own name behind; dynamo's
+ *      signature lists every parameter, of which a tie keeps the last and a merger the first;
+ *   2. the module that reads: readers in one module are calls of it, and its parameter is one;
+ *   3. the company: a layer that started as a copy equals the other in all its tensors, a tied weight has its own bias;
+ *   4. the numbers: no two parameters that were ever trained are equal by chance, unless all their elements are. */
+#include <string.h>
+
+#include "passes/params.h"
+
+enum {
+    TIE_ELEMENTS = 1024,  /* smaller transposed copies without any record are coincidences */
+    MERGE_ELEMENTS = 1024 /* dynamo merges equal initializers up to this size */
+};
+
+bool tensor_is_uniform(const Tensor *tensor)
+{
+    int64_t count = tensor_count(tensor);
+    size_t size = tensor->bytes / (size_t)(count > 0 ? count : 1);
+    return tensor->bytes <= size || memcmp(tensor->data, (const char *)tensor->data + size, tensor->bytes - size) == 0;
+}
+
+/* ---- names ----------------------------------------------------------------------------------------------- */
+
+/* The parameter of the signature that `reader`'s module has in the place of `owner`: "l2.weight" for a reader in l2 of
+ * "l1.weight". 0: the signature has none. */
+static size_t place_in_module(const Records *records, const Reader *reader, const char *owner)
+{
+    const char *dot = strrchr(owner, '.'), *leaf = dot == NULL ? owner : dot + 1;
+    const char *name =
+        reader->module[0] == '\0' ? leaf : arena_printf(records->arena, "%s.%s", reader->module, leaf);
+    return (size_t)(uintptr_t)map_get(&records->state, name);
+}
+
+/* The last parameter that the signature lists in the reader's own module, whatever it is called there. */
+static size_t last_in_module(const Records *records, const Reader *reader)
+{
+    size_t length = strlen(reader->module), last = 0;
+    for (size_t i = 0; i < records->state.count; i++) {
+        const char *name = records->state.entries[i].key;
+        bool inside = name != NULL && strncmp(name, reader->module, length) == 0 && name[length] == '.' &&
+                      strchr(name + length + 1, '.') == NULL;
+        if (inside)
+            last = (size_t)(uintptr_t)records->state.entries[i].value;
+    }
+    return last;
+}
+
+typedef enum Verdict { APART, ONE, OPEN } Verdict;
+
+/* Which of the parameters that were merged or tied into `owner` the reader means: 0 for owner itself. */
+static size_t meant_by(const Records *records, const Reader *reader, const char *owner, bool uniform, bool *known)
+{
+    size_t own = (size_t)(uintptr_t)map_get(&records->state, owner);
+    size_t here = place_in_module(records, reader, owner);
+    if (here == 0 && uniform) /* merged with one of another name: the module's last stands for it */
+        here = last_in_module(records, reader);
+    *known = own > 0 && here > 0;
+    return *known && here > own ? here : 0;
+}
+
+static Verdict by_signature(const Records *records, const char *name, bool uniform, const Reader *a, const Reader *b)
+{
+    Provenance from = provenance_of(records, name);
+    bool known_a, known_b;
+    if (!a->recorded || !b->recorded || from.source == NULL)
+        return OPEN;
+    size_t means_a = meant_by(records, a, from.source, uniform, &known_a);
+    size_t means_b = meant_by(records, b, from.source, uniform, &known_b);
+    if (!known_a || !known_b)
+        return OPEN;
+    return means_a == means_b ? ONE : APART;
+}
+
+static Verdict by_alias(const Records *records, const Reader *a, const Reader *b)
+{
+    if (strcmp(a->alias, b->alias) == 0 || name_is_generated(records, a->alias) || name_is_generated(records, b->alias))
+        return OPEN;
+    return APART;
+}
+
+/* ---- modules --------------------------------------------------------------------------------------------- */
+
+/* The value that the reader's arithmetic meets was made in the same module: a scale or bias of the layer itself, as
+ * opposed to a vector that an outer module applies to what inner ones give. */
+static bool inside_layer(const Records *records, const Reader *reader)
+{
+    const Value *other = node_input(reader->final.node, reader->final.index == 0 ? 1 : 0);
+    bool recorded;
+    return other != NULL && other->producer != NULL &&
+           strcmp(module_of(records, other->producer, &recorded), reader->module) == 0;
+}
+
+static bool same_call_place(const Records *records, bool uniform, const Reader *a, const Reader *b)
+{
+    if (!uniform || records->torchscript)
+        return true;
+    if (a->kind != b->kind || a->final.index != b->final.index ||
+        strcmp(a->final.node->op_type, b->final.node->op_type) != 0)
+        return false;
+    return a->kind != USE_ARITHMETIC || (inside_layer(records, a) && inside_layer(records, b));
+}
+
+/* ---- company --------------------------------------------------------------------------------------------- */
+
+/* The layer's other tensor: a weight's bias, a bias's weight. NULL: there is none. */
+static const Tensor *companion(const Use *use)
+{
+    const Node *node = use->node;
+    Weight found;
+    if (node_is(node, "Conv") || node_is(node, "Gemm") || node_is(node, "ConvTranspose") ||
+        text_ends(node->op_type, "Normalization")) {
+        const Value *other = node_input(node, use->index == 1 ? 2 : 1);
+        return other != NULL && weight_resolve(other, &found) ? found.tensor : NULL;
+    }
+    const Value *out = node_output(node, 0);
+    const Use *next = out != NULL && out->use_count == 1 ? &out->uses[0] : NULL;
+    if (!node_is(node, "MatMul") || next == NULL || !node_is(next->node, "Add"))
+        return NULL;
+    const Value *bias = node_input(next->node, 1 - next->index);
+    return bias != NULL && weight_resolve(bias, &found) ? found.tensor : NULL;
+}
+
+/* ONE: another tensor of the two layers differs, so they are no copies. */
+static Verdict by_company(const Reader *a, const Reader *b)
+{
+    const Tensor *x = companion(&a->final), *y = companion(&b->final);
+    if (x == NULL || y == NULL)
+        return OPEN;
+    return x != y && !tensor_equal(x, y) ? ONE : APART;
+}
+
+/* A bias follows its weight. */
+static bool same_weight(const Reader *a, const Reader *b)
+{
+    const Value *x = node_input(a->final.node, 1), *y = node_input(b->final.node, 1);
+    return a->final.index != 1 && x != NULL && x == y && x->constant != NULL && !tensor_is_uniform(x->constant);
+}
+
+/* ---- readers of one tensor --------------------------------------------------------------------------------- */
+
+static bool same_use(const Use *a, const Use *b)
+{
+    return a->node == b->node && a->index == b->index;
+}
+
+static Verdict by_modules(const Records *records, const Tensor *tensor, const Reader *a, const Reader *b)
+{
+    bool uniform = tensor_is_uniform(tensor);
+    if (a->module[0] == '\0' && b->module[0] == '\0' && !a->recorded && !records->torchscript)
+        return OPEN;
+    if (strcmp(a->module, b->module) == 0)
+        return same_call_place(records, uniform, a, b) ? ONE : APART;
+    if (uniform)
+        return same_weight(a, b) ? ONE : APART;
+    bool aliased = strcmp(a->alias, b->alias) != 0;
+    if (!aliased && (tensor_count(tensor) > MERGE_ELEMENTS || records->torchscript))
+        return ONE; /* too large to be merged, or TorchScript's */
+    Verdict company = by_company(a, b);
+    return company == OPEN ? APART : company;
+}
+
+bool readers_share(const Records *records, const Tensor *tensor, const char *name, const Reader *a, const Reader *b)
+{
+    bool uniform = tensor_is_uniform(tensor);
+    if (same_use(&a->final, &b->final) || same_use(&a->direct, &b->direct))
+        return true;
+    Verdict verdict = by_alias(records, a, b);
+    if (verdict == OPEN && strcmp(a->module, b->module) != 0)
+        verdict = by_signature(records, name, uniform, a, b);
+    if (verdict == OPEN)
+        verdict = by_modules(records, tensor, a, b);
+    if (verdict == OPEN && strcmp(a->alias, b->alias) != 0)
+        verdict = APART; /* an Identity without any record: merged */
+    if (verdict == OPEN)
+        verdict = !uniform || same_weight(a, b) ? ONE : APART;
+    return verdict == ONE;
+}
+
+/* ---- copies of one parameter -------------------------------------------------------------------------------- */
+
+static bool is_transposed_copy(const Tensor *a, const Tensor *b)
+{
+    if (a->rank != 2 || b->rank != 2 || a->dtype != b->dtype || a->dims[0] != b->dims[1] || a->dims[1] != b->dims[0])
+        return false;
+    size_t size = dtype_size(a->dtype);
+    const char *x = a->data, *y = b->data;
+    for (int64_t i = 0; i < a->dims[0]; i++)
+        for (int64_t j = 0; j < a->dims[1]; j++)
+            if (memcmp(x + (size_t)(i * a->dims[1] + j) * size, y + (size_t)(j * a->dims[0] + i) * size, size) != 0)
+                return false;
+    return true;
+}
+
+static bool same_source(const Records *records, const char *a, const char *b, bool *known)
+{
+    Provenance from_a = provenance_of(records, a), from_b = provenance_of(records, b);
+    *known = from_a.source != NULL && from_b.source != NULL;
+    return *known && strcmp(from_a.source, from_b.source) == 0;
+}
+
+/* Equal tensors under two names. Two kept names are two parameters; a copy that the exporter made belongs to the module that
+ * reads it. */
+static bool copy_is_tied(const Records *records, const ParamInfo *a, const ParamInfo *b, const Reader *reader_a,
+                         const Reader *reader_b)
+{
+    bool known, same = same_source(records, a->name, b->name, &known);
+    if (known)
+        return same;
+    if (!name_is_generated(records, a->name) && !name_is_generated(records, b->name))
+        return false;
+    if (reader_a->module[0] != '\0' && strcmp(reader_a->module, reader_b->module) == 0)
+        return true;
+    return by_company(reader_a, reader_b) == ONE;
+}
+
+static bool transposed_is_tied(const Records *records, const ParamInfo *a, const ParamInfo *b)
+{
+    bool known, same = same_source(records, a->name, b->name, &known);
+    return known ? same : tensor_count(a->origin) >= TIE_ELEMENTS;
+}
+
+static bool is_tied(const Records *records, const ParamInfo *a, const ParamInfo *b, const Reader *reader_a,
+                    const Reader *reader_b, bool *transposed)
+{
+    const Tensor *x = a->origin, *y = b->origin;
+    *transposed = false;
+    if (x == y || x->bytes != y->bytes || tensor_count(x) < 2 || tensor_is_uniform(x))
+        return false;
+    if (tensor_equal(x, y))
+        return copy_is_tied(records, a, b, reader_a, reader_b);
+    *transposed = is_transposed_copy(x, y);
+    return *transposed && transposed_is_tied(records, a, b);
+}
+
+void find_ties(const Records *records, ParamList *list, const Reader *readers)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        ParamInfo *info = &list->items[i];
+        for (size_t k = 0; k < i && info->tied_to < 0; k++)
+            if (list->items[k].tied_to < 0 &&
+                is_tied(records, &list->items[k], info, &readers[k], &readers[i], &info->transposed))
+                info->tied_to = (int)k;
+        info->transposed = info->transposed && info->tied_to >= 0;
+    }
+}

@@ -1,0 +1,351 @@
+/* passes/params.c, provenance.c, ties.c: one parameter read several times, several parameters with equal numbers, and
+ * what exporters write down of both. The graphs are what PyTorch 2.13's two exporters make of small nets. */
+#include "tests/test.h"
+
+#include <string.h>
+
+#include "passes/params.h"
+#include "runtime/runtime.h"
+
+#define OPSET "<ir_version: 8, opset_import: [\"\" : 20]> "
+
+/* ---- helpers ------------------------------------------------------------------------------------------------- */
+
+static Model *parse(const char *text)
+{
+    Error err = {STATUS_OK, ""};
+    Model *model = NULL;
+    assert_ok(model_parse(text, &builtin_ops, &model, &err), &err);
+    return model;
+}
+
+static void add_pair(Model *model, Extra *extra, const char *key, const char *value)
+{
+    extra->metadata =
+        arena_grow(&model->arena, extra->metadata, extra->metadata_count, &extra->metadata_capacity, sizeof(Pair));
+    extra->metadata[extra->metadata_count++] = (Pair){.key = key, .value = value};
+}
+
+/* name_scopes of the nodes by their names; NULL ends the list. */
+static void scopes(Model *model, const char *const *pairs)
+{
+    for (Node *node = model->graph->first; node != NULL; node = node->next)
+        for (size_t i = 0; pairs[i] != NULL; i += 2)
+            if (strcmp(node->name, pairs[i]) == 0)
+                add_pair(model, &node->extra, "pkg.torch.onnx.name_scopes", pairs[i + 1]);
+}
+
+static void signature(Model *model, const char *text)
+{
+    add_pair(model, &model->graph->extra, "pkg.torch.export.ExportedProgram.graph_signature", text);
+}
+
+static void folded_from(Model *model, const char *name, const char *list)
+{
+    Value *value = graph_find(model->graph, name);
+    value->notes = arena_new(&model->arena, Pair);
+    value->notes[0] = (Pair){.key = "pkg.onnxscript.optimizer.folded_from", .value = list};
+    value->note_count = 1;
+}
+
+static ParamList params_of(Model *model)
+{
+    Error err = {STATUS_OK, ""};
+    ParamList list;
+    assert_ok(params_find(model, false, &list, &err), &err);
+    return list;
+}
+
+/* Parameters that are trained apart from each other, and ones at all. */
+static void assert_counts(Model *model, size_t apart, size_t trainable)
+{
+    ParamList list = params_of(model);
+    size_t own = 0, trained = 0;
+    for (size_t i = 0; i < list.count; i++) {
+        own += list.items[i].tied_to < 0;
+        trained += list.items[i].trainable;
+    }
+    assert_int_equal(own, apart);
+    assert_int_equal(trained, trainable);
+    model_free(model);
+}
+
+/* ---- a module called several times --------------------------------------------------------------------------- */
+
+static const char twice[] = OPSET "g (float[N,4] x) => (y) <float[4,4] \"l1.weight\"={0.5,0.25,...}, "
+                                  "float[4] \"l1.bias\"={0.125,...}> {"
+                                  "[a] a = Gemm(x, \"l1.weight\", \"l1.bias\") r = Relu(a)"
+                                  "[b] y = Gemm(r, \"l1.weight\", \"l1.bias\") }";
+
+static void calls_of_one_module_train_one_parameter(void **state)
+{
+    (void)state;
+    Model *model = parse(twice);
+    scopes(model, (const char *[]){"a", "['', 'l1', 'linear']", "b", "['', 'l1', 'linear_1']", NULL});
+    assert_counts(model, 2, 2); /* the bias is uniform: the module says that it is one */
+}
+
+static void calls_that_torchscript_numbers_are_one_module(void **state)
+{
+    (void)state;
+    Model *model = parse(OPSET "g (float[N,4] x) => (y) <float[4,4] \"enc.f.0.weight\"={0.5,0.25,...}, "
+                               "float[4] \"enc.f.0.bias\"={0.125,...}> {"
+                               "[\"/enc/f/f.0/Gemm\"] a = Gemm(x, \"enc.f.0.weight\", \"enc.f.0.bias\") r = Relu(a)"
+                               "[\"/enc/f/f.0_1/Gemm\"] y = Gemm(r, \"enc.f.0.weight\", \"enc.f.0.bias\") }");
+    assert_counts(model, 2, 2);
+}
+
+static void a_module_whose_name_ends_in_a_number_is_no_second_call(void **state)
+{
+    (void)state;
+    Model *model = parse(OPSET "g (float[N,4] x) => (y) <float[4] one={1.0,...}, float[4] \"norm_1.bias\"={0.5,...},"
+                               "float[4] \"norm.bias\"={0.25,...}> {"
+                               "[\"/norm/LayerNormalization\"] a = LayerNormalization(x, one, \"norm.bias\")"
+                               "[\"/norm_1/LayerNormalization\"] y = LayerNormalization(a, one, \"norm_1.bias\") }");
+    assert_counts(model, 4, 4);
+}
+
+static void more_readers_than_any_limit_are_one_parameter(void **state)
+{
+    (void)state;
+    Str text;
+    str_init(&text);
+    str_printf(&text, OPSET "g (float[N,4] x) => (y) <float[4,4] \"cell.weight\"={0.5,0.25,...}> { h0 = Relu(x)");
+    for (int i = 0; i < 100; i++)
+        str_printf(&text, " [\"/cell_%d/MatMul\"] h%d = MatMul(h%d, \"cell.weight\")", i, i + 1, i);
+    str_printf(&text, " y = Relu(h100) }");
+    Model *model = parse(text.text);
+    str_release(&text);
+    assert_counts(model, 1, 1);
+}
+
+/* ---- merged by the exporter ----------------------------------------------------------------------------------- */
+
+static void the_signature_tells_a_merger_from_a_tie(void **state)
+{
+    (void)state;
+    /* a merger keeps the first name, a tie the last */
+    Model *merged = parse(twice), *tied = parse(twice);
+    const char *const lines[] = {"a", "['', 'l1', 'linear']", "b", "['', 'l2', 'linear_1']", NULL};
+    scopes(merged, lines);
+    signature(merged, "\n# inputs\np_a: PARAMETER target='l1.weight'\np_b: PARAMETER target='l1.bias'\n"
+                      "p_c: PARAMETER target='l2.weight'\np_d: PARAMETER target='l2.bias'\nx: USER_INPUT\n");
+    assert_counts(merged, 4, 4);
+    scopes(tied, lines);
+    signature(tied, "\n# inputs\np_c: PARAMETER target='l2.weight'\np_d: PARAMETER target='l2.bias'\n"
+                    "p_a: PARAMETER target='l1.weight'\np_b: PARAMETER target='l1.bias'\nx: USER_INPUT\n");
+    assert_counts(tied, 2, 2);
+}
+
+static void a_merged_tensor_under_its_own_name_is_a_parameter_of_its_own(void **state)
+{
+    (void)state;
+    Model *model = parse(OPSET "g (float[N,4] x) => (y) <float[4,4] \"l4.weight\"={0.5,0.25,...}> {"
+                               "\"l5.weight\" = Identity(\"l4.weight\") a = MatMul(x, \"l4.weight\") r = Relu(a)"
+                               "y = MatMul(r, \"l5.weight\") }");
+    assert_counts(model, 2, 2);
+}
+
+static void a_tied_weight_beside_biases_of_their_own_is_no_copied_layer(void **state)
+{
+    (void)state;
+    static const char text[] =
+        OPSET "g (float[N,4] x) => (y) <float[4,4] \"onnx::MatMul_7\"={0.5,0.25,...}, float[4] \"b1.bias\"={0.5,1.0,...},"
+              "float[4] \"b2.bias\"={%s,1.0,...}> { \"onnx::MatMul_8\" = Identity(\"onnx::MatMul_7\")"
+              "[\"/b1/MatMul\"] m = MatMul(x, \"onnx::MatMul_7\") [\"/b1/Add\"] a = Add(m, \"b1.bias\") r = Relu(a)"
+              "[\"/b2/MatMul\"] n = MatMul(r, \"onnx::MatMul_8\") [\"/b2/Add\"] y = Add(n, \"b2.bias\") }";
+    char filled[600];
+    snprintf(filled, sizeof filled, text, "0.75");
+    assert_counts(parse(filled), 3, 3);
+    snprintf(filled, sizeof filled, text, "0.5"); /* equal in everything: a copy */
+    assert_counts(parse(filled), 4, 4);
+}
+
+static void strangers_that_share_ones_do_not_train_with_a_scale(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    /* val_1 is a scale that a decomposed GroupNorm learns, and the ones that its InstanceNormalization is given */
+    Model *model = parse(OPSET "g (float[2,4,3] x) => (y) <float[4] val_1={1.0,...}, float[4] val_2={0.0,...}, "
+                               "int64[1] one={1}, float[3,3] w={0.5,0.25,...}> {"
+                               "p = MatMul(x, w) [norm] i = InstanceNormalization(p, val_1, val_2)"
+                               "u = Unsqueeze(val_1, one) y = Mul(i, u) }"),
+          *working = NULL;
+    ParamList list = params_of(model);
+    assert_int_equal(list.count, 2);
+    const WorkingOptions options = {.params = &list, .no_fuse = true, .training = true};
+    assert_ok(working_build(model, &options, &working, &err), &err);
+    for (const Node *node = working->graph->first; node != NULL; node = node->next)
+        if (node_is(node, "InstanceNormalization"))
+            assert_int_not_equal(node->inputs[1]->role, ROLE_PARAMETER);
+    model_free(working);
+    model_free(model);
+}
+
+/* ---- copies of one parameter ---------------------------------------------------------------------------------- */
+
+static const char copies[] = OPSET "g (float[N,4] x) => (y) <float[4,4] val_8={0.5,0.25,...}, float[4,4] val_75={0.5,0.25,...},"
+                                   "float[4] \"qkv.bias\"={0.5,0.25,...}> {"
+                                   "[a] m = MatMul(x, val_8) [b] h = Add(m, \"qkv.bias\") r = Relu(h)"
+                                   "[c] n = MatMul(r, val_75) [d] y = Add(n, \"qkv.bias\") }";
+
+static void copies_that_were_folded_from_one_parameter_are_tied(void **state)
+{
+    (void)state;
+    Model *model = parse(copies);
+    folded_from(model, "val_8", "['qkv.weight']");
+    folded_from(model, "val_75", "['qkv.weight']");
+    assert_counts(model, 2, 3);
+    model = parse(copies);
+    folded_from(model, "val_8", "['qkv.weight']");
+    folded_from(model, "val_75", "['other.weight']");
+    assert_counts(model, 3, 3);
+}
+
+static void copies_that_one_module_reads_are_tied_without_records(void **state)
+{
+    (void)state;
+    Model *model = parse(copies);
+    scopes(model, (const char *[]){"a", "['', 'qkv', 'linear']", "c", "['', 'qkv', 'linear_1']", NULL});
+    assert_counts(model, 2, 3);
+}
+
+static void tied_copies_are_read_and_written_as_one(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    Model *model = parse(copies), *working = NULL;
+    folded_from(model, "val_8", "['qkv.weight']");
+    folded_from(model, "val_75", "['qkv.weight']");
+    ParamList list = params_of(model);
+    const Binding batch = {.symbol = "N", .value = 2};
+    const WorkingOptions options = {
+        .bindings = &batch, .binding_count = 1, .params = &list, .no_fuse = true, .training = true};
+    assert_ok(working_build(model, &options, &working, &err), &err);
+    const Node *first = working->graph->first, *last = NULL;
+    for (const Node *node = first; node != NULL; node = node->next)
+        last = node_is(node, "MatMul") ? node : last;
+    assert_ptr_equal(first->inputs[1], last->inputs[1]);
+    assert_int_equal(first->inputs[1]->role, ROLE_PARAMETER);
+    model_free(working);
+    ParamStore *store = NULL;
+    assert_ok(params_new(&list, &store, &err), &err);
+    store->data[0] = 7;
+    assert_ok(params_write_back(store, model, &err), &err);
+    assert_true(tensor_f64_at(graph_find(model->graph, "val_8")->constant, 0) == 7);
+    assert_true(tensor_equal(graph_find(model->graph, "val_8")->constant, graph_find(model->graph, "val_75")->constant));
+    params_free(store);
+    model_free(model);
+}
+
+/* ---- what the file says of its state ---------------------------------------------------------------------------- */
+
+static void a_buffer_is_no_parameter_and_one_number_can_be_one(void **state)
+{
+    (void)state;
+    Model *model = parse(OPSET "g (float[N,2,6,6] x) => (y) <float[2,1,3,3] kernel={0.5,0.25,...}, float[2,2,1,1] "
+                               "w={0.5,0.25,...}, float scale={2.0}> {"
+                               "a = Conv(x, w) b = Conv<group=2>(a, kernel) y = Mul(b, scale) }");
+    signature(model, "p_w: PARAMETER target='w'\np_scale: PARAMETER target='scale'\nb_kernel: BUFFER target='kernel'");
+    ParamList list = params_of(model);
+    assert_int_equal(list.count, 2);
+    for (size_t i = 0; i < list.count; i++)
+        assert_string_not_equal(list.items[i].name, "kernel");
+    model_free(model);
+}
+
+static void a_moved_parameter_is_trained_and_a_computed_table_is_not(void **state)
+{
+    (void)state;
+    static const char text[] = OPSET "g (float[N,3,4] x) => (y) <float[1,3,4] view_2={0.5,0.25,...}, float[4,4] "
+                                     "\"fc.weight\"={0.5,...}> { a = MatMul(x, \"fc.weight\") y = Add(a, view_2) }";
+    Model *model = parse(text);
+    signature(model, "p_pos: PARAMETER target='pos'\np_fc: PARAMETER target='fc.weight'\nb_i: BUFFER target='ids'");
+    folded_from(model, "view_2", "['pos', 'val_1']");
+    assert_counts(model, 2, 2);
+    static const char *const computed[] = {"['pos', 'ids']", "['pos', 'rsqrt']", "['pos', 'fc.weight']"};
+    for (size_t i = 0; i < 3; i++) {
+        model = parse(text);
+        signature(model, "p_pos: PARAMETER target='pos'\np_fc: PARAMETER target='fc.weight'\nb_i: BUFFER target='ids'");
+        folded_from(model, "view_2", computed[i]);
+        assert_counts(model, 2, 1);
+    }
+}
+
+static void a_weight_that_the_graph_normalises_is_found_behind_it(void **state)
+{
+    (void)state;
+    Model *model = parse(OPSET "g (float[N,4] x) => (y) <float[4,3] w={0.5,0.25,...}, float e={0.001}> {"
+                               "n = ReduceL2(w) m = Add(n, e) u = Div(w, m) y = MatMul(x, u) }");
+    ParamList list = params_of(model);
+    assert_int_equal(list.count, 1);
+    assert_string_equal(list.items[0].name, "w");
+    assert_string_equal(list.items[0].op_type, "MatMul");
+    model_free(model);
+}
+
+static void generated_names_are_told_by_their_operator(void **state)
+{
+    (void)state;
+    static const char *const generated[] = {"val_12",        "embedding_2", "unsqueeze", "onnx::Add_7", "193",
+                                            "reduce_mean_1", "cumsum",      "view_3",    "_to_copy",    "/a/Constant_output_0"};
+    static const char *const kept[] = {"fc.weight", "pos",     "layer1",  "gamma_2",       "cls_token",
+                                       "scale_1",   "w",       "kernel0", "dense/kernel:0", "logit_scale"};
+    Model *model = parse(OPSET "g (float[N] x) => (y) { y = Relu(x) }");
+    Arena arena;
+    Records records;
+    arena_init(&arena);
+    records_init(&records, model, &arena);
+    for (size_t i = 0; i < sizeof generated / sizeof *generated; i++)
+        if (!name_is_generated(&records, generated[i]))
+            fail_msg("'%s' is taken for a name of its own", generated[i]);
+    for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+        if (name_is_generated(&records, kept[i]))
+            fail_msg("'%s' is taken for generated", kept[i]);
+    records_release(&records);
+    arena_release(&arena);
+    model_free(model);
+}
+
+static void constants_may_be_named_as_frozen(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    Model *model = parse(OPSET "g (float[N,2,3,3] x) => (y) <float[2,2,1,1] w={0.5,0.25,...}, float[2] s={1.0,0.5}, float[2] "
+                               "b={0.5,0.25}, float[2] m={0.5,0.125}, float[2] v={1.0,2.0}> {"
+                               "a = Conv(x, w) y = BatchNormalization(a, s, b, m, v) }");
+    ParamList list = params_of(model);
+    bool selected[8];
+    const char *const constant[] = {"m"}, *const unknown[] = {"nothing"};
+    assert_ok(params_select_frozen(model, &list, constant, 1, selected, &err), &err);
+    for (size_t i = 0; i < list.count; i++)
+        assert_false(selected[i]);
+    assert_int_equal(params_select_frozen(model, &list, unknown, 1, selected, &err), STATUS_USAGE);
+    err = (Error){STATUS_OK, ""};
+    assert_int_equal(params_select(model, &list, constant, 1, selected, &err), STATUS_USAGE);
+    assert_string_equal(err.message, "'m' is a constant of the model, not a parameter");
+    model_free(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(calls_of_one_module_train_one_parameter),
+        cmocka_unit_test(calls_that_torchscript_numbers_are_one_module),
+        cmocka_unit_test(a_module_whose_name_ends_in_a_number_is_no_second_call),
+        cmocka_unit_test(more_readers_than_any_limit_are_one_parameter),
+        cmocka_unit_test(the_signature_tells_a_merger_from_a_tie),
+        cmocka_unit_test(a_merged_tensor_under_its_own_name_is_a_parameter_of_its_own),
+        cmocka_unit_test(a_tied_weight_beside_biases_of_their_own_is_no_copied_layer),
+        cmocka_unit_test(strangers_that_share_ones_do_not_train_with_a_scale),
+        cmocka_unit_test(copies_that_were_folded_from_one_parameter_are_tied),
+        cmocka_unit_test(copies_that_one_module_reads_are_tied_without_records),
+        cmocka_unit_test(tied_copies_are_read_and_written_as_one),
+        cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
+        cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
+        cmocka_unit_test(a_weight_that_the_graph_normalises_is_found_behind_it),
+        cmocka_unit_test(generated_names_are_told_by_their_operator),
+        cmocka_unit_test(constants_may_be_named_as_frozen),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
