@@ -36,36 +36,69 @@ static Status feed(const Model *working, Plan *plan, const char *const *names, c
     return status;
 }
 
-/* `after` is m file + (1 - m) batch as our own pass leaves it. */
-static Status take_back(Model *document, Tensor *origin, const float *after, double momentum, double unbias, Error *err)
+/* `after` is keep file + (1 - m) batch as our own pass leaves it, where keep is m, or m to the number of calls when a module is
+ * called several times: then `batch` is what all calls add up to. */
+static Status take_back(Model *document, Tensor *origin, const float *after, double keep, double unbias, Error *err)
 {
     if (origin->dtype != DTYPE_F32)
         return fail(err, STATUS_UNSUPPORTED, "%s: running statistics in %s", origin->name, dtype_name(origin->dtype));
     const float *file = origin->data;
     float *old = arena_alloc(&document->arena, origin->bytes);
     for (int64_t i = 0; i < tensor_count(origin); i++) {
-        double batch = ((double)after[i] - momentum * (double)file[i]) / (1 - momentum) * unbias;
-        old[i] = (float)(((double)file[i] - (1 - momentum) * batch) / momentum);
+        double added = ((double)after[i] - keep * (double)file[i]) * unbias;
+        old[i] = (float)(((double)file[i] - added) / keep);
     }
     origin->data = old;
+    return STATUS_OK;
+}
+
+static bool moves_statistics(const Node *node)
+{
+    return strncmp(node->op_type, "BatchNormTrain", 14) == 0 && node->input_count >= 5 &&
+           (node->op->traits & OP_STATE) != 0;
+}
+
+static double samples_of(const Node *node)
+{
+    const Type *x = &node->inputs[0]->type;
+    return (double)type_count(x) / (double)x->dims[1];
+}
+
+/* What the statistics keep of themselves over all calls of the module that `node` is the first call of; 0: it is a later
+ * call. */
+static Status kept_share(const Graph *graph, const Node *node, double *keep, Error *err)
+{
+    *keep = 1;
+    for (const Node *other = graph->first; other != NULL; other = other->next) {
+        if (!moves_statistics(other) || other->inputs[3]->origin != node->inputs[3]->origin)
+            continue;
+        if (*keep == 1 && other != node) {
+            *keep = 0;
+            return STATUS_OK;
+        }
+        if (samples_of(other) != samples_of(node))
+            return fail(err, STATUS_UNSUPPORTED,
+                        "%s: called with %.0f and with %.0f samples a channel; what tracing did to its statistics cannot "
+                        "be taken back",
+                        node_text(node), samples_of(node), samples_of(other));
+        *keep *= (double)node_float(other, "momentum", 0.9f);
+    }
     return STATUS_OK;
 }
 
 static Status take_back_all(Model *document, const Model *working, const ParamStore *store, size_t *moved, Error *err)
 {
     for (const Node *node = working->graph->first; node != NULL; node = node->next) {
-        if (strncmp(node->op_type, "BatchNormTrain", 14) != 0 || node->input_count < 5 ||
-            (node->op->traits & OP_STATE) == 0)
+        double keep;
+        if (!moves_statistics(node))
             continue;
-        const Type *x = &node->inputs[0]->type;
-        double momentum = (double)node_float(node, "momentum", 0.9f);
-        double n = (double)type_count(x) / (double)x->dims[1];
-        for (int i = 3; i <= 4 && momentum > 0 && momentum < 1; i++) {
+        TRY(kept_share(working->graph, node, &keep, err));
+        double n = samples_of(node);
+        for (int i = 3; i <= 4 && keep > 0 && keep < 1; i++) {
             Tensor *origin = node->inputs[i]->origin;
             for (size_t s = 0; s < store->state_count; s++)
                 if (store->state_origins[s] == origin)
-                    TRY(take_back(document, origin, store->state_data[s], momentum, i == 4 && n > 1 ? n / (n - 1) : 1,
-                                  err));
+                    TRY(take_back(document, origin, store->state_data[s], keep, i == 4 && n > 1 ? n / (n - 1) : 1, err));
         }
         ++*moved;
     }
