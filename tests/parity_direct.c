@@ -57,7 +57,7 @@ static Status read_losses(Direct *d, Error *err)
 {
     static const char *const names[] = {"y_0", "y_1", "y_2", "y_3", "y_4", "y_5", "y_6", "y_7"};
     const char *kind = parity_string(d->c->json, "loss");
-    LossSpec loss = {.weight = 1, .ignore_index = -1, .delta = 1, .target_name = "y"};
+    LossSpec loss = {.weight = 1, .ignore_index = -100, .delta = 1, .target_name = "y"};
     if (strcmp(kind, "lm") == 0)
         loss.kind = LOSS_LM;
     else if (strcmp(kind, "bce") == 0)

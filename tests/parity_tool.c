@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "runtime/runtime.h"
 #include "tests/parity.h"
 
 extern char **environ;
@@ -54,6 +55,8 @@ static void add_run(Command *command, const ParityCase *c, const json_t *run)
         if (value != NULL)
             add_pair(command, numbers[i].flag, arena_printf(command->arena, "%.17g", json_number_value(value)));
     }
+    if (json_is_true(json_object_get(run, "nesterov")))
+        add(command, "--nesterov");
     const json_t *betas = json_object_get(run, "betas"), *trainable = json_object_get(run, "trainable");
     if (json_array_size(betas) == 2) {
         add_pair(command, "--beta1",
@@ -71,6 +74,25 @@ static void add_run(Command *command, const ParityCase *c, const json_t *run)
         add_pair(command, "--freeze", json_string_value(json_array_get(constants, i)));
     if (strcmp(parity_string(c->json, "mode"), "train") == 0)
         add_pair(command, "--example-input", arena_printf(command->arena, "%s/probe.npz", c->folder));
+}
+
+/* What the case calls constants is frozen: a buffer that was kept under its own name (a table of positions) looks in the file as
+ * a parameter does. Those that the tool would not train anyway cannot be named. */
+static Status add_constants(Command *command, const ParityCase *c, Error *err)
+{
+    const json_t *constants = json_object_get(c->json, "constants");
+    Model *document = NULL;
+    ParamList list;
+    TRY(model_import(arena_printf(command->arena, "%s/model.onnx", c->folder), &builtin_ops, &document, err));
+    Status status = params_find(document, false, &list, err);
+    for (size_t i = 0; i < json_array_size(constants) && status == STATUS_OK; i++) {
+        const char *name = json_string_value(json_array_get(constants, i));
+        for (size_t p = 0; p < list.count; p++)
+            if (list.items[p].trainable && strcmp(list.items[p].name, name) == 0)
+                add_pair(command, "--freeze", name);
+    }
+    model_free(document);
+    return status;
 }
 
 static Status spawn(const Command *command, const char *log, Error *err)
@@ -152,6 +174,7 @@ Status parity_tool(const ParityCase *c, const json_t *run, const char *tool, con
     add_pair(&tune, "--batch", arena_printf(arena, "%lld", (long long)c->batch));
     add_pair(&tune, "--epochs", "1");
     add_run(&tune, c, run);
+    TRY(add_constants(&tune, c, err));
     add_pair(&tune, "--run", folder);
     add_pair(&tune, "--output", model);
     add_pair(&infer, tool, "run");

@@ -5,6 +5,7 @@
  * names node and value, also in a planned step. */
 #include "runtime/ops/ops.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- Gather: [outer, dim, inner] by [count] -> [outer, count, inner] ---------------------------------- */
@@ -20,7 +21,8 @@ typedef struct GatherJob {
     DType dtype;
     const char *from; /* forward: x; backward: dy */
     char *to;
-    int64_t chunk; /* backward: columns a piece */
+    int64_t chunk;   /* backward: columns a piece */
+    int64_t padding; /* backward: index that is passed over */
 } GatherJob;
 
 static Status gather_shape(const Node *node, int rank, const int64_t *dims, int index_rank, const int64_t *index_dims,
@@ -111,7 +113,25 @@ static Status gather_prepare(PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* GatherGrad(dy, indices) {axis, dims}: dx[o, indices[k], r] += dy[o, k, r]. */
+/* PyTorch's exporter notes the call a node comes from: "...aten.embedding.default](args = (%weight, %ids, 0), ...". The third argument,
+ * where there is one, is the row that gets no gradient (padding_idx); ONNX has no other place for it. */
+static int64_t padding_row(const Node *node)
+{
+    static const char call[] = "aten.embedding.default](args = (";
+    const char *text = extra_metadata(&node->extra, "pkg.torch.onnx.fx_node");
+    const char *at = text == NULL ? NULL : strstr(text, call);
+    if (at == NULL)
+        return -1;
+    at += sizeof call - 1;
+    const char *end = strchr(at, ')');
+    for (int argument = 0; argument < 2 && at != NULL; argument++) {
+        at = strchr(at, ',');
+        at = at == NULL || end == NULL || at > end ? NULL : at + 1;
+    }
+    return at == NULL ? -1 : strtoll(at, NULL, 10);
+}
+
+/* GatherGrad(dy, indices) {axis, dims, padding}: dx[o, indices[k], r] += dy[o, k, r], where indices[k] is not `padding`. */
 static Status gather_grad(GradContext *context, Error *err)
 {
     (void)err;
@@ -123,6 +143,8 @@ static Status gather_grad(GradContext *context, Error *err)
         return context->b.status;
     node_set_int(node, "axis", node_int(forward, "axis", 0));
     node_set_ints(node, "dims", x->dims, (size_t)x->rank);
+    if (padding_row(forward) >= 0)
+        node_set_int(node, "padding", padding_row(forward));
     context->dx[0] = build_finish(&context->b, node);
     return context->b.status;
 }
@@ -148,6 +170,8 @@ static Status grad_dims_infer(Node *node, Error *err)
         for (int64_t i = 0; i < s->dim; i++)                                                                           \
             memset(dx + i * s->inner, 0, (size_t)columns * sizeof *dx);                                                \
         for (int64_t k = 0; k < s->count; k++) {                                                                       \
+            if (job->indices[k] == job->padding)                                                                       \
+                continue;                                                                                              \
             type *to = dx + job->indices[k] * s->inner;                                                                \
             const type *from = dy + k * s->inner;                                                                      \
             for (int64_t r = 0; r < columns; r++)                                                                      \
@@ -186,7 +210,8 @@ static Status gather_grad_eval(EvalContext *context, Error *err)
     const Array *dy = context->in[0], *indices = context->in[1];
     size_t rank;
     const int64_t *dims = node_ints(context->node, "dims", &rank);
-    GatherJob job = {.shape = gather_grad_shape(context->node, indices->count), .dtype = dy->dtype, .from = dy->data};
+    GatherJob job = {.shape = gather_grad_shape(context->node, indices->count), .dtype = dy->dtype, .from = dy->data,
+                     .padding = node_int(context->node, "padding", -1)};
     Array *dx;
     int64_t *list = arena_array(context->arena, int64_t, (size_t)indices->count + 1);
     TRY(index_list(context->node, indices->dtype, indices->data, indices->count, job.shape.dim, list, err));
@@ -219,6 +244,7 @@ static Status gather_grad_prepare(PlanContext *context, Error *err)
     kernel_output(context, 0, LAYOUT_PLAIN);
     GatherJob *job = kernel_state(context, sizeof *job);
     job->shape = gather_grad_shape(context->node, slot_count(indices));
+    job->padding = node_int(context->node, "padding", -1);
     job->dtype = dy->dtype;
     job->chunk = job->shape.inner >= 128 ? 64 : job->shape.inner > 0 ? job->shape.inner : 1;
     kernel_scratch(context, (size_t)job->shape.count * sizeof(int64_t));
