@@ -213,12 +213,5 @@ const char *apply_class_name(const Apply *apply, size_t index)
 
 OutputForm apply_output_form(const Apply *apply, size_t index)
 {
-    const Node *node = apply->document->graph->outputs[index]->producer;
-    while (node != NULL && (node_is(node, "Identity") || node_is(node, "Cast") || node_is(node, "Reshape")))
-        node = node_input(node, 0) == NULL ? NULL : node_input(node, 0)->producer;
-    return node == NULL                  ? OUTPUT_SCORES
-           : node_is(node, "Softmax")    ? OUTPUT_SOFTMAX
-           : node_is(node, "LogSoftmax") ? OUTPUT_LOG_SOFTMAX
-           : node_is(node, "Sigmoid")    ? OUTPUT_SIGMOID
-                                         : OUTPUT_SCORES;
+    return output_form(apply->document->graph, index);
 }

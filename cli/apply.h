@@ -58,7 +58,6 @@ Status apply_run(Apply *apply, ApplyEach each, void *context, Error *err);
 /* Name of class `index`: the model's, else the data's, else the number. Lives until the next call. */
 const char *apply_class_name(const Apply *apply, size_t index);
 /* Does output `index` hold probabilities already (Softmax, Sigmoid at its end)? */
-typedef enum OutputForm { OUTPUT_SCORES, OUTPUT_SOFTMAX, OUTPUT_LOG_SOFTMAX, OUTPUT_SIGMOID } OutputForm;
 OutputForm apply_output_form(const Apply *apply, size_t index);
 
 #endif

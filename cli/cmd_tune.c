@@ -18,8 +18,9 @@ static const char *const precisions[] = {"f32", "bf16", "auto", NULL};
 static const char *const filters[] = {"bilinear", "bicubic", "nearest", NULL};
 
 static const Option options[] = {
-    {OPTION("--data", 'd', TEXT, data, "PATH", "folder of pictures, .npz, .csv or IDX file"), .required = true,
-     .group = "Data"},
+    {OPTION("--data", 'd', TEXT, data, "PATH", "folder of pictures, .npz, .csv or IDX file"), .group = "Data"},
+    {OPTION("--task", 0, LIST, tasks, "OUTPUT=PATH",
+            "instead of --data: one of several tasks, an output of the model with data of its own; repeat it")},
     {OPTION("--val", 0, TEXT, val, "PATH", "validation data; else val/ or valid/ of --data, else a part held out")},
     {OPTION("--test", 0, TEXT, test, "PATH", "test data, read once at the end; else test/ of --data")},
     {OPTION("--held-out", 0, REAL, held_out, "PART", "part of the training data held out for validation")},
@@ -51,6 +52,8 @@ static const Option options[] = {
      .positive = true},
     {OPTION("--init", 0, CHOICE, init, "HOW", "scratch: forget the trained weights, for comparison"), .choices = inits},
     {OPTION("--loss", 0, LIST, losses, "KIND", "softmax_ce, lm, bce, mse, l1, huber, dice, multi; one for each output"),
+     .commas = true},
+    {OPTION("--loss-weight", 0, LIST, loss_weights, "X", "weights of the losses in their sum, one for each"),
      .commas = true},
     {OPTION("--ignore-index", 0, INT, ignore_index, "N", "class index that does not count in a loss")},
     {OPTION("--epochs", 'e', INT, epochs, "N", "at most so many passes"), .positive = true},
@@ -94,19 +97,20 @@ static const Option options[] = {
     {OPTION("--quiet", 'q', FLAG, quiet, NULL, "print nothing but warnings, errors and the result")},
     {0}};
 
-static const Usage usage = {.verb = "tune",
-                            .arguments = "MODEL",
-                            .summary = "Fine-tunes a model on your data. With no other flag: the old head is found and "
-                                       "replaced, the preprocessing is found, a new head "
-                                       "is fitted on cached features, everything is then fine-tuned from there, and "
-                                       "what did better on the validation data is written.",
-                            .examples = {"regraft tune model.onnx --data photos/ -o tuned.onnx",
-                                         "regraft tune model.onnx --data photos/ --train head -o tuned.onnx",
-                                         "regraft tune net.onnx --data train.npz --recipe plain --loss mse --optimizer "
-                                         "sgd --lr 0.01 --epochs 5 -o out.onnx"},
-                            .options = options,
-                            .minimum = 1,
-                            .maximum = 1};
+static const Usage usage = {
+    .verb = "tune",
+    .arguments = "MODEL",
+    .summary = "Fine-tunes a model on your data. With no other flag: the old head is found and "
+               "replaced, the preprocessing is found, a new head "
+               "is fitted on cached features, everything is then fine-tuned from there, and "
+               "what did better on the validation data is written.",
+    .examples = {"regraft tune model.onnx --data photos/ -o tuned.onnx",
+                 "regraft tune net.onnx --data train.npz --recipe plain --loss mse --optimizer "
+                 "sgd --lr 0.01 --epochs 5 -o out.onnx",
+                 "regraft tune two.onnx --task colour=colours/ --task shape=shapes.npz -o both.onnx"},
+    .options = options,
+    .minimum = 1,
+    .maximum = 1};
 
 static volatile sig_atomic_t interrupted;
 

@@ -110,6 +110,27 @@ static void put_number(Str *line, const char *key, double value)
         str_printf(line, ",\"%s\":%.9g", key, value);
 }
 
+static void put_score(Str *line, const TargetScore *score)
+{
+    put_number(line, "loss", score->loss);
+    put_number(line, "accuracy", score->accuracy);
+    put_number(line, "mean_iou", score->mean_iou);
+    put_number(line, "mean_absolute_error", score->absolute_error);
+    put_number(line, "mean_squared_error", score->squared_error);
+}
+
+void progress_scores(Str *line, const char *key, const TargetScore *scores, const char *const *names, size_t count)
+{
+    str_printf(line, ",\"%s\":[", key);
+    for (size_t i = 0; i < count; i++) {
+        str_append(line, i == 0 ? "{\"target\":" : ",{\"target\":");
+        str_append_json(line, names == NULL || names[i] == NULL ? "y" : names[i]);
+        put_score(line, &scores[i]);
+        str_append(line, "}");
+    }
+    str_append(line, "]");
+}
+
 static void record(Str *line, const char *phase, const TrainEvent *e)
 {
     if (e->kind == EVENT_STEP) {
@@ -125,6 +146,8 @@ static void record(Str *line, const char *phase, const TrainEvent *e)
         put_number(line, "val_loss", e->val_loss);
         put_number(line, "val_accuracy", e->val_accuracy);
         put_number(line, "val_auc", e->val_auc);
+        if (e->targets != NULL)
+            progress_scores(line, "val_targets", e->targets, e->target_names, e->target_count);
         put_number(line, "seconds", e->seconds);
     } else if (e->kind == EVENT_END) {
         str_printf(line, "{\"event\":\"end\",\"phase\":\"%s\",\"epoch\":%llu,\"step\":%llu", phase,
@@ -175,6 +198,23 @@ static void show_step(Progress *progress, const TrainEvent *e)
     fflush(stderr);
 }
 
+/* What an accuracy does not say: overlap, errors, and every target's own when there are several. */
+static void show_targets(const TrainEvent *e)
+{
+    for (size_t i = 0; i < e->target_count && e->targets != NULL; i++) {
+        const TargetScore *s = &e->targets[i];
+        if (e->target_count > 1)
+            fprintf(stderr, "  %s%s", i == 0 ? "| " : "",
+                    e->target_names == NULL || e->target_names[i] == NULL ? "y" : e->target_names[i]);
+        if (e->target_count > 1 && isfinite(s->accuracy))
+            fprintf(stderr, " %.1f %%", 100 * s->accuracy);
+        if (isfinite(s->mean_iou))
+            fprintf(stderr, "  IoU %.1f %%", 100 * s->mean_iou);
+        if (isfinite(s->absolute_error))
+            fprintf(stderr, "  error %.4g", s->absolute_error);
+    }
+}
+
 static void show_epoch(Progress *progress, const TrainEvent *e)
 {
     end_live_line(progress);
@@ -188,6 +228,7 @@ static void show_epoch(Progress *progress, const TrainEvent *e)
         fprintf(stderr, "  accuracy %5.1f %%", 100 * e->val_accuracy);
     if (isfinite(e->val_auc))
         fprintf(stderr, "  AUC %.4f", e->val_auc);
+    show_targets(e);
     fprintf(stderr, "  | %s, %.0f samples/s\n", human_seconds(e->seconds).text, e->images_per_second);
 }
 

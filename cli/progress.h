@@ -19,6 +19,8 @@ typedef struct Progress {
 Status progress_open(Progress *progress, const char *folder, bool json, bool quiet, bool append, Error *err);
 void progress_close(Progress *progress);
 void progress_phase(Progress *progress, const char *phase);
+/* ,"key":[{"target":...,"loss":...,...},...] */
+void progress_scores(Str *line, const char *key, const TargetScore *scores, const char *const *names, size_t count);
 void progress_event(const TrainEvent *event, void *progress); /* TrainOptions.on_event */
 /* One line of text for people; with --json an event of kind `event`. */
 void progress_note(Progress *progress, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));

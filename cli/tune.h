@@ -15,7 +15,7 @@ typedef enum LengthsChoice { LENGTHS_AUTO, LENGTHS_KEEP, LENGTHS_CUT } LengthsCh
 
 typedef struct TuneFields {
     const char *data, *val, *test, *output, *run_folder, *head, *preset, *size, *example, *resume;
-    TextList train, freeze, losses, only, classes;
+    TextList train, freeze, losses, loss_weights, tasks, only, classes;
     int recipe, optimizer, schedule, init, augment, frame, filter, lengths, precision;
     int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden;
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
@@ -39,10 +39,19 @@ typedef struct Scores { /* of one way of training on one part of the data; NaN w
 typedef struct Arm {
     const char *name; /* "probe", "tune" */
     Scores val, test;
+    TargetScore targets[2][SOURCE_MAX]; /* of val and test, one a loss */
+    bool has_targets[2];
     size_t trainable;
     double seconds;
     bool measured;
 } Arm;
+
+/* One of several tasks on a shared trunk: an output of the model and data of its own. */
+typedef struct Task {
+    const char *name; /* the output's */
+    DataParts data;
+    Lengths lengths[3];
+} Task;
 
 typedef struct Tune {
     const TuneFields *fields;
@@ -52,6 +61,9 @@ typedef struct Tune {
     bool *wanted; /* [params.count] what --train and the freeze marks leave */
     DataParts data;
     Lengths lengths[3]; /* of train, val, test; of NULL: as the data has it */
+    Task *tasks; /* with --task; `data` is then the first one's */
+    size_t task_count;
+    const char *target_names[SOURCE_MAX];
     LossSpec losses[SOURCE_MAX];
     size_t loss_count;
     PictureSpec picture;
@@ -84,6 +96,28 @@ Status witness_take(Tune *tune, Trainer *trainer, Error *err);
 /* `features` [count, width] of the first training samples. */
 Status witness_take_probe(Tune *tune, const Probe *probe, const float *features, size_t count, Error *err);
 void witness_release(Witness *witness);
+
+/* ---- tune_tasks.c: several tasks, each with data of its own, and one part of the data as a source */
+Status tasks_open(Tune *tune, Error *err);
+void tasks_release(Tune *tune);
+const Lengths *tune_lengths_of(const Tune *tune, const Dataset *set); /* NULL: not cut */
+
+typedef enum Part { PART_TRAIN, PART_VAL, PART_TEST } Part;
+typedef struct PartSource {
+    DatasetSource sets[SOURCE_MAX];
+    size_t count;
+    TaskSource tasks;
+    Source *source; /* NULL: there is no such part */
+} PartSource;
+Status part_open(Tune *tune, Part part, PartSource *source, Error *err);
+void part_release(PartSource *source);
+
+/* ---- tune_data.c: data sets, and what the losses read of them */
+Status tune_open_data(Tune *tune, const char *path, DataParts *parts, Error *err);
+Status tune_settle_dtypes(Tune *tune, const DataParts *parts, const LossSpec *losses, size_t count, Error *err);
+/* Loss `i` of `count`, on output `output`, for this target: as --loss and --loss-weight say, else as target and output suggest. */
+Status tune_choose_loss(Tune *tune, const Field *target, size_t i, size_t count, size_t output, Error *err);
+Status tune_find_lengths(Tune *tune, const DataParts *parts, const LossSpec *losses, size_t count, Lengths lengths[3], Error *err);
 
 Status tune_setup(Tune *tune, Error *err);
 Status tune_train(Tune *tune, Error *err);

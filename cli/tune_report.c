@@ -72,7 +72,27 @@ static void put_scores(Json *json, const char *part, const Scores *scores)
     }
 }
 
-static void put_arm(Json *json, const Arm *arm)
+static void put_targets(Json *json, const char *key, const Arm *arm, size_t part, const char *const *names,
+                        size_t count)
+{
+    if (!arm->has_targets[part])
+        return;
+    json_put_open(json, key, '[');
+    for (size_t i = 0; i < count; i++) {
+        const TargetScore *score = &arm->targets[part][i];
+        json_open(json, '{');
+        json_put_string(json, "target", names[i]);
+        json_put_real(json, "loss", score->loss);
+        json_put_real(json, "accuracy", score->accuracy);
+        json_put_real(json, "mean_iou", score->mean_iou);
+        json_put_real(json, "mean_absolute_error", score->absolute_error);
+        json_put_real(json, "mean_squared_error", score->squared_error);
+        json_close(json, '}');
+    }
+    json_close(json, ']');
+}
+
+static void put_arm(Json *json, const Arm *arm, const char *const *names, size_t count)
 {
     if (!arm->measured)
         return;
@@ -81,6 +101,8 @@ static void put_arm(Json *json, const Arm *arm)
     json_put_real(json, "seconds", arm->seconds);
     put_scores(json, "val", &arm->val);
     put_scores(json, "test", &arm->test);
+    put_targets(json, "val_targets", arm, 0, names, count);
+    put_targets(json, "test_targets", arm, 1, names, count);
     json_close(json, '}');
 }
 
@@ -91,8 +113,8 @@ static Status keep_summary(Tune *tune, Error *err)
     json_put_string(&json, "output", tune->fields->output);
     json_put_string(&json, "chosen", tune->chosen->name);
     json_put_string(&json, "preprocessing", tune->preset);
-    put_arm(&json, &tune->probe);
-    put_arm(&json, &tune->tuned);
+    put_arm(&json, &tune->probe, tune->target_names, tune->loss_count);
+    put_arm(&json, &tune->tuned, tune->target_names, tune->loss_count);
     json_close(&json, '}');
     str_append(&json.out, "\n");
     if (tune->fields->json)
@@ -138,6 +160,7 @@ void tune_release(Tune *tune)
     witness_release(&tune->witness);
     for (size_t p = 0; p < 3; p++)
         lengths_release(&tune->lengths[p]);
+    tasks_release(tune);
     data_close(&tune->data);
     free(tune->wanted);
     model_free(tune->document);

@@ -40,13 +40,8 @@ static AugmentSpec augmentation(const Tune *tune)
 Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *source, Error *err)
 {
     AugmentSpec augment = augmentation(tune);
-    const Dataset *const parts[] = {tune->data.train, tune->data.val, tune->data.test};
-    const Lengths *lengths = NULL;
-    for (size_t p = 0; p < 3; p++)
-        if (set == parts[p] && tune->lengths[p].of != NULL)
-            lengths = &tune->lengths[p];
     LoaderOptions options = {.augment = train ? &augment : NULL,
-                             .lengths = lengths,
+                             .lengths = tune_lengths_of(tune, set),
                              .seed = (uint64_t)tune->fields->seed,
                              .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN};
     return dataset_source_init(source, set, &tune->picture, &options, err);
@@ -84,7 +79,9 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                             .epochs = f->epochs > 0 ? (uint64_t)f->epochs : epochs_absent,
                             .seed = (uint64_t)f->seed,
                             .batch = tune->batch,
-                            .accumulate = (size_t)f->accumulate,
+                            .accumulate = tune->task_count > 0 ? tune->task_count : (size_t)f->accumulate,
+                            .sum_parts = tune->task_count > 0,
+                            .target_names = tune->target_names,
                             .patience = f->patience >= 0 ? (uint64_t)f->patience
                                         : plain          ? 0
                                                          : 6,
@@ -247,8 +244,26 @@ static bool head_is_all(const Tune *tune, const bool *head)
 /* ---- fine-tuning
  * -------------------------------------------------------------------------------------------------------------- */
 
+/* What is no class of a sample: tokens, pixels, numbers, several targets. */
+static Status evaluate_targets(Tune *tune, Trainer *trainer, Arm *arm, Error *err)
+{
+    for (size_t p = 0; p < 2 && tune->task == TASK_OTHER; p++) {
+        PartSource source;
+        Scores *scores = p == 0 ? &arm->val : &arm->test;
+        Status status = part_open(tune, p == 0 ? PART_VAL : PART_TEST, &source, err);
+        if (status == STATUS_OK && source.source != NULL) {
+            status = trainer_score(trainer, source.source, arm->targets[p], &scores->loss, err);
+            arm->has_targets[p] = status == STATUS_OK;
+        }
+        part_release(&source);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
 static Status evaluate_arm(Tune *tune, Trainer *trainer, Arm *arm, Error *err)
 {
+    TRY(evaluate_targets(tune, trainer, arm, err));
     const struct {
         const Dataset *set;
         const char *name;
@@ -290,7 +305,7 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     double begin = seconds_now();
     TrainOptions options = train_options(tune, lr, epochs);
     Trainer *trainer = NULL;
-    DatasetSource train = {0}, val = {0};
+    PartSource train = {.count = 0}, val = {.count = 0};
     tune->tuned = (Arm){.name = name,
                         .val = no_scores,
                         .test = no_scores,
@@ -298,13 +313,13 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     progress_phase(&tune->progress, name);
     Status status = trainer_new(tune->document, &tune->params, NULL, &options, &trainer, err);
     if (status == STATUS_OK)
-        status = tune_source(tune, tune->data.train, true, &train, err);
-    if (status == STATUS_OK && tune->data.val != NULL)
-        status = tune_source(tune, tune->data.val, false, &val, err);
+        status = part_open(tune, PART_TRAIN, &train, err);
+    if (status == STATUS_OK)
+        status = part_open(tune, PART_VAL, &val, err);
     if (status == STATUS_OK && tune->fields->resume != NULL)
         status = trainer_resume(trainer, options.checkpoint, err);
     if (status == STATUS_OK)
-        status = trainer_run(trainer, &train.source, tune->data.val != NULL ? &val.source : NULL, err);
+        status = trainer_run(trainer, train.source, val.source, err);
     tune->tuned.seconds = seconds_now() - begin;
     if (status == STATUS_OK)
         status = evaluate_arm(tune, trainer, &tune->tuned, err);
@@ -314,8 +329,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
         status = witness_take(tune, trainer, err);
     if (status == STATUS_OK && tune->chosen == &tune->tuned)
         status = params_write_back(trainer_store(trainer), tune->document, err);
-    dataset_source_release(&train);
-    dataset_source_release(&val);
+    part_release(&train);
+    part_release(&val);
     trainer_free(trainer);
     return status;
 }

@@ -22,98 +22,8 @@ static const Value *picture_input(const Graph *graph)
     return found;
 }
 
-static void on_broken(const char *message, void *context)
-{
-    progress_note(&((Tune *)context)->progress, "warning", "skipped: %s", message);
-}
-
-static Status open_data(Tune *tune, Error *err)
-{
-    const TuneFields *f = tune->fields;
-    const Graph *graph = tune->document->graph;
-    const char **inputs = arena_array(&tune->document->arena, const char *, graph->input_count + 1);
-    size_t count = 0;
-    for (size_t i = 0; i < graph->input_count; i++)
-        if (graph->inputs[i]->constant == NULL)
-            inputs[count++] = graph->inputs[i]->name;
-    const char **only = NULL;
-    if (f->only.count > 0) {
-        only = arena_array(&tune->document->arena, const char *, f->only.count + 1);
-        memcpy(only, f->only.items, f->only.count * sizeof only[0]);
-    }
-    bool plain = f->recipe == RECIPE_PLAIN;
-    DataOptions options = {.path = f->data,
-                           .val = f->val,
-                           .test = f->test,
-                           .held_out = plain ? 0 : f->held_out,
-                           .seed = (uint64_t)f->seed,
-                           .inputs = inputs,
-                           .only = only,
-                           .per_class = (size_t)f->per_class,
-                           .skip_broken = f->skip_broken,
-                           .on_broken = on_broken,
-                           .context = tune};
-    TRY(data_open(&options, &tune->data, err));
-    for (int i = 0; i < dataset_input_count(tune->data.train); i++)
-        tune->has_picture = tune->has_picture || dataset_input(tune->data.train, i)->kind == FIELD_PICTURE;
-    return STATUS_OK;
-}
-
-/* Every part of the data gives what the graph takes: f32 for any float, the integer types as they are. */
-static Status settle_dtypes(Tune *tune, Error *err)
-{
-    Dataset *parts[] = {tune->data.train, tune->data.val, tune->data.test};
-    const Graph *graph = tune->document->graph;
-    for (size_t p = 0; p < 3; p++) {
-        if (parts[p] == NULL)
-            continue;
-        for (size_t i = 0, k = 0; i < graph->input_count && (int)k < dataset_input_count(parts[p]); i++) {
-            if (graph->inputs[i]->constant != NULL)
-                continue;
-            DType dtype = graph->inputs[i]->type.dtype;
-            if (dataset_input(parts[p], (int)k)->kind == FIELD_ARRAY)
-                TRY(dataset_set_dtype(parts[p], false, (int)k, dtype_is_float(dtype) ? DTYPE_F32 : dtype, err));
-            k++;
-        }
-        for (int i = 0; i < dataset_target_count(parts[p]) && (size_t)i < tune->loss_count; i++) {
-            LossKind kind = tune->losses[i].kind;
-            bool classes = kind == LOSS_SOFTMAX_CE || kind == LOSS_LM || kind == LOSS_DICE;
-            if (!dataset_target(parts[p], i)->is_class || !classes)
-                TRY(dataset_set_dtype(parts[p], true, i, classes ? DTYPE_I64 : DTYPE_F32, err));
-        }
-    }
-    return STATUS_OK;
-}
-
 /* ---- losses
  * ------------------------------------------------------------------------------------------------------------ */
-
-static Status parse_loss(const char *name, LossKind *kind, Error *err)
-{
-    static const char *const names[] = {"softmax_ce", "lm", "bce", "mse", "l1", "huber", "dice"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (strcmp(name, names[i]) == 0) {
-            *kind = (LossKind)i;
-            return STATUS_OK;
-        }
-    }
-    const char *near = text_nearest(name, names, sizeof names / sizeof names[0]);
-    return fail(err, STATUS_USAGE, "--loss: '%s' is none of softmax_ce, lm, bce, mse, l1, huber, dice, multi%s%s%s",
-                name, near == NULL ? "" : "; did you mean '", near == NULL ? "" : near, near == NULL ? "" : "'?");
-}
-
-/* Whole numbers that are all 0 or 1, several a sample: labels of a picture; of a text they are a class for each token. */
-static bool is_labels(const Tune *tune, const Field *target)
-{
-    return target->zero_one && target->type.rank <= 1 && (dtype_is_float(target->type.dtype) || tune->has_picture);
-}
-
-static LossKind loss_for(const Tune *tune, const Field *target)
-{
-    if (is_labels(tune, target))
-        return LOSS_BCE;
-    return target->is_class || dtype_is_integer(target->type.dtype) ? LOSS_SOFTMAX_CE : LOSS_MSE;
-}
 
 static void decide_task(Tune *tune)
 {
@@ -134,28 +44,31 @@ static void decide_task(Tune *tune)
 
 static Status choose_losses(Tune *tune, Error *err)
 {
-    const TextList *given = &tune->fields->losses;
     size_t targets = (size_t)dataset_target_count(tune->data.train);
-    bool multi = given->count == 1 && strcmp(given->items[0], "multi") == 0;
     if (targets == 0)
         return fail(err, STATUS_REJECTED, "%s: there are no labels to train on", tune->fields->data);
-    if (targets > SOURCE_MAX || (given->count > 1 && given->count != targets))
-        return fail(err, STATUS_USAGE, "%zu losses for %zu targets", given->count, targets);
+    if (targets > SOURCE_MAX)
+        return fail(err, STATUS_USAGE, "%zu targets, at most %d", targets, SOURCE_MAX);
     for (size_t i = 0; i < targets; i++) {
         const Field *target = dataset_target(tune->data.train, (int)i);
-        LossSpec *loss = &tune->losses[i];
-        *loss = (LossSpec){.kind = loss_for(tune, target),
-                           .output = i,
-                           .weight = 1,
-                           .ignore_index = tune->fields->ignore_index,
-                           .label_smoothing = tune->fields->label_smoothing};
-        if (given->count > 0 && !multi)
-            TRY(parse_loss(given->items[given->count > 1 ? i : 0], &loss->kind, err));
-        loss->target_name = arena_printf(&tune->document->arena, "regraft_target_%zu", i);
+        TRY(tune_choose_loss(tune, target, i, targets, i, err));
+        tune->target_names[i] = target->name;
     }
     tune->loss_count = targets;
     decide_task(tune);
     return STATUS_OK;
+}
+
+static Status open_all(Tune *tune, Error *err)
+{
+    const TuneFields *f = tune->fields;
+    if ((f->data != NULL) == (f->tasks.count > 0))
+        return fail(err, STATUS_USAGE, "tune wants --data PATH, or --task OUTPUT=PATH for each of several tasks");
+    if (f->tasks.count > 0)
+        return tasks_open(tune, err);
+    TRY(tune_open_data(tune, f->data, &tune->data, err));
+    TRY(choose_losses(tune, err));
+    return tune_settle_dtypes(tune, &tune->data, tune->losses, tune->loss_count, err);
 }
 
 /* ---- the head
@@ -193,7 +106,8 @@ static bool gives_numbers(const Tune *tune)
 static bool keeps_head(const Tune *tune, const char *lines)
 {
     const char *known = model_metadata(tune->document, "regraft.labels");
-    if (tune->fields->recipe == RECIPE_PLAIN || tune->fields->keep_head || tune->task == TASK_OTHER)
+    if (tune->fields->recipe == RECIPE_PLAIN || tune->fields->keep_head || tune->task == TASK_OTHER ||
+        tune->task_count > 0)
         return true;
     if (tune->task == TASK_NUMBERS)
         return gives_numbers(tune);
@@ -350,40 +264,14 @@ static void describe(Tune *tune)
     BatchNormForm form = batchnorm_form(tune->document, &batchnorms);
     progress_note(&tune->progress, "data", "%zu training samples%s%s, %s", dataset_count(tune->data.train),
                   tune->outputs > 0 ? ", " : "",
-                  tune->outputs > 0 ? arena_printf(&tune->document->arena, "%zu %s", tune->outputs, nouns[tune->task]) : "",
+                  tune->outputs > 0 ? arena_printf(&tune->document->arena, "%zu %s", tune->outputs, nouns[tune->task])
+                                    : "",
                   tune->data.val == NULL
                       ? "no validation"
                       : arena_printf(&tune->document->arena, "%zu for validation%s", dataset_count(tune->data.val),
                                      tune->data.was_held_out ? " (held out)" : ""));
     progress_note(&tune->progress, "model", "%s of %s parameters may be trained; BatchNorm %s",
                   human_count((int64_t)wanted).text, human_count((int64_t)all).text, forms[form]);
-}
-
-/* Sequences: batches as long as their longest sample, where nothing is lost by it. */
-static Status find_lengths(Tune *tune, Error *err)
-{
-    const TuneFields *f = tune->fields;
-    const Dataset *const parts[] = {tune->data.train, tune->data.val, tune->data.test};
-    const char *why = NULL;
-    if (f->lengths == LENGTHS_KEEP || (f->lengths == LENGTHS_AUTO && f->recipe == RECIPE_PLAIN))
-        return STATUS_OK;
-    for (size_t p = 0; p < 3; p++)
-        if (parts[p] != NULL)
-            TRY(lengths_find(parts[p], tune->document, tune->losses, tune->loss_count, &tune->lengths[p],
-                             p == 0 ? &why : NULL, err));
-    const Lengths *train = &tune->lengths[0];
-    if (train->of == NULL && f->lengths == LENGTHS_CUT)
-        return fail(err, STATUS_USAGE, "--lengths cut: %s", why != NULL ? why : "no input is called a mask");
-    if (why != NULL)
-        progress_note(&tune->progress, "lengths", "sequences are not cut to the longest of a batch: %s", why);
-    double sum = 0;
-    for (size_t i = 0; i < dataset_count(tune->data.train) && train->of != NULL; i++)
-        sum += train->of[i];
-    if (train->of != NULL)
-        progress_note(&tune->progress, "lengths",
-                      "batches are cut to their longest sample: %.1f positions on average, %zu in the data",
-                      sum / (double)dataset_count(tune->data.train), train->longest);
-    return STATUS_OK;
 }
 
 /* --example-input: see runtime/untrace.c. */
@@ -407,12 +295,11 @@ static Status untrace(Tune *tune, Error *err)
 Status tune_setup(Tune *tune, Error *err)
 {
     sha256_hex(tune->document->file.data, tune->document->file.size, tune->base_sha256);
-    TRY(open_data(tune, err));
-    TRY(choose_losses(tune, err));
-    TRY(settle_dtypes(tune, err));
+    TRY(open_all(tune, err));
     TRY(replace_head(tune, err));
     TRY(choose_parameters(tune, err));
-    TRY(find_lengths(tune, err));
+    if (tune->task_count == 0)
+        TRY(tune_find_lengths(tune, &tune->data, tune->losses, tune->loss_count, tune->lengths, err));
     if (tune->fields->example != NULL)
         TRY(untrace(tune, err));
     if (tune->has_picture)

@@ -1,5 +1,5 @@
-/* A few samples with the outputs that training itself computed for them, kept until the file is read back: so that an error in
- * writing parameters back, in a layout or a type, cannot hide. */
+/* A few samples with the outputs that training itself computed for them, kept until the file is read back: so that an
+ * error in writing parameters back, in a layout or a type, cannot hide. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +23,8 @@ static Status keep_inputs(Witness *witness, const Batch *batch, Error *err)
     return STATUS_OK;
 }
 
-/* Rounding of the narrowest type that what was trained is written in, with room for it to add up over the layers. The graph that trains is
- * fused otherwise than the one that runs, hence not zero for float32. */
+/* Rounding of the narrowest type that what was trained is written in, with room for it to add up over the layers. The
+ * graph that trains is fused otherwise than the one that runs, hence not zero for float32. */
 static double tolerance(const ParamList *params)
 {
     double most = 1e-3;

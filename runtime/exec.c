@@ -110,6 +110,8 @@ Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error
         TRY(block_alloc((void **)&plan->held, store->total * sizeof(float), "accumulated gradients", err));
     if (add)
         memcpy(plan->held, store->gradient, store->total * sizeof(float));
+    if (store != NULL && plan->delivered > 0 && plan->delivered < store->count)
+        memset(store->gradient, 0, store->total * sizeof(float));
     TRY(run_steps(plan, err));
     for (size_t i = 0; add && i < store->total; i++)
         store->gradient[i] += plan->held[i];

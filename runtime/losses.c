@@ -1,104 +1,224 @@
-/* The value of a loss outside a training graph: for validation in inference form, where no loss nodes are. The formulas
- * are those of passes/loss.c and runtime/ops/losses.c. */
+/* Losses and metrics outside a training graph: for validation in inference form, where no loss nodes are. The formulas
+ * are those of passes/loss.c and runtime/ops/losses.c, without label smoothing. Sums are kept, so that the mean over a
+ * data set is that of its samples (of its tokens, pixels, numbers), however it is cut into batches. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "runtime/train.h"
 
-/* Rows of `classes` numbers, `stride` apart, one for each label. */
-static double cross_entropy(const float *logits, size_t samples, size_t classes, size_t inner, const int64_t *labels,
-                            const LossSpec *spec)
+OutputForm output_form(const Graph *graph, size_t index)
 {
-    double sum = 0, total = 0;
-    for (size_t n = 0; n < samples; n++)
-        for (size_t i = 0; i < inner; i++) {
-            int64_t label = labels[n * inner + i];
-            if (label == spec->ignore_index || label < 0 || (size_t)label >= classes)
-                continue;
-            const float *row = logits + n * classes * inner + i;
-            double top = -INFINITY, z = 0;
-            for (size_t c = 0; c < classes; c++)
-                top = fmax(top, row[c * inner]);
-            for (size_t c = 0; c < classes; c++)
-                z += exp((double)row[c * inner] - top);
-            double weight = spec->class_weights == NULL ? 1 : (double)spec->class_weights[label];
-            sum += weight * (log(z) + top - (double)row[(size_t)label * inner]);
-            total += weight;
-        }
-    return total > 0 ? sum / total : NAN;
+    const Node *node = graph->outputs[index]->producer;
+    while (node != NULL && (node_is(node, "Identity") || node_is(node, "Cast") || node_is(node, "Reshape")))
+        node = node_input(node, 0) == NULL ? NULL : node_input(node, 0)->producer;
+    return node == NULL                  ? OUTPUT_SCORES
+           : node_is(node, "Softmax")    ? OUTPUT_SOFTMAX
+           : node_is(node, "LogSoftmax") ? OUTPUT_LOG_SOFTMAX
+           : node_is(node, "Sigmoid")    ? OUTPUT_SIGMOID
+                                         : OUTPUT_SCORES;
 }
 
-static double elementwise(const float *x, const float *t, size_t count, const LossSpec *spec)
+/* What a loss reads, as [samples, classes, inner]; `form`: what the model's last node has made of the scores. */
+typedef struct Scores {
+    const float *x;
+    size_t samples, classes, inner;
+    OutputForm form;
+} Scores;
+
+/* A score with which log-sum-exp and sigmoid give the model's own probabilities. */
+static double score_at(const Scores *s, size_t sample, size_t class, size_t i)
 {
-    double sum = 0, delta = spec->delta > 0 ? spec->delta : 1;
-    for (size_t i = 0; i < count; i++) {
-        double a = x[i], b = t[i], d = a - b;
-        if (spec->kind == LOSS_BCE) /* max(x, 0) - x t + log(1 + exp(-|x|)) */
-            sum += fmax(a, 0) - a * b + log1p(exp(-fabs(a)));
-        else if (spec->kind == LOSS_MSE)
-            sum += d * d;
-        else if (spec->kind == LOSS_L1)
-            sum += fabs(d);
-        else
-            sum += fabs(d) < delta ? d * d / 2 : delta * (fabs(d) - delta / 2);
+    double x = s->x[(sample * s->classes + class) * s->inner + i];
+    switch (s->form) {
+    case OUTPUT_SCORES:
+    case OUTPUT_LOG_SOFTMAX:
+        return x;
+    case OUTPUT_SOFTMAX:
+        return log(fmax(x, 1e-30));
+    case OUTPUT_SIGMOID:
+        return log(fmax(x, 1e-30)) - log(fmax(1 - x, 1e-30));
     }
-    return count > 0 ? sum / (double)count : NAN;
+    return x;
 }
 
-static double dice(const float *logits, size_t samples, size_t classes, size_t inner, const int64_t *labels)
+/* log of the sum of exp over the classes, and the class with the largest score. */
+static double log_sum(const Scores *s, size_t sample, size_t i, size_t *best)
 {
-    double mean = 0;
-    for (size_t n = 0; n < samples; n++)
-        for (size_t c = 0; c < classes; c++) {
-            double both = 0, sizes = 0;
-            for (size_t i = 0; i < inner; i++) {
-                const float *row = logits + n * classes * inner + i;
-                double top = -INFINITY, z = 0;
-                for (size_t k = 0; k < classes; k++)
-                    top = fmax(top, row[k * inner]);
-                for (size_t k = 0; k < classes; k++)
-                    z += exp((double)row[k * inner] - top);
-                double p = exp((double)row[c * inner] - top) / z, t = labels[n * inner + i] == (int64_t)c;
-                both += p * t;
-                sizes += p + t;
-            }
-            mean += (2 * both + 1) / (sizes + 1);
+    double top = -INFINITY, sum = 0;
+    for (size_t c = 0; c < s->classes; c++) {
+        double x = score_at(s, sample, c, i);
+        if (x > top) {
+            top = x;
+            *best = c;
         }
-    return 1 - mean / (double)(samples * classes);
+    }
+    for (size_t c = 0; c < s->classes; c++)
+        sum += exp(score_at(s, sample, c, i) - top);
+    return log(sum) + top;
 }
 
-static double one_loss(const LossSpec *spec, const float *out, const Type *type, const void *target)
+static void count_class(Tally *tally, size_t label, size_t predicted)
 {
-    size_t count = (size_t)type_count(type), samples = (size_t)type->dims[0], inner = 1;
+    tally->counted++;
+    tally->right += label == predicted;
+    if (tally->both == NULL)
+        return;
+    tally->both[label] += label == predicted;
+    tally->truth[label]++;
+    tally->predicted[predicted]++;
+}
+
+static void cross_entropy(const LossSpec *spec, const Scores *s, const int64_t *labels, Tally *tally)
+{
+    for (size_t n = 0; n < s->samples; n++)
+        for (size_t i = 0; i < s->inner; i++) {
+            int64_t label = labels[n * s->inner + i];
+            if (label == spec->ignore_index || label < 0 || (size_t)label >= s->classes)
+                continue;
+            size_t best = 0;
+            double weight = spec->class_weights == NULL ? 1 : (double)spec->class_weights[label];
+            tally->loss += weight * (log_sum(s, n, i, &best) - score_at(s, n, (size_t)label, i));
+            tally->weight += weight;
+            count_class(tally, (size_t)label, best);
+        }
+}
+
+static void dice_of_class(const Scores *s, size_t sample, size_t class, const int64_t *labels, Tally *tally)
+{
+    double both = 0, sizes = 0;
+    for (size_t i = 0; i < s->inner; i++) {
+        size_t best = 0;
+        double p = exp(score_at(s, sample, class, i) - log_sum(s, sample, i, &best));
+        double t = labels[sample * s->inner + i] == (int64_t) class;
+        both += p * t;
+        sizes += p + t;
+        if (t > 0)
+            count_class(tally, class, best);
+    }
+    tally->loss += 1 - (2 * both + 1) / (sizes + 1);
+    tally->weight += 1;
+}
+
+static void elementwise(const LossSpec *spec, const Scores *s, const float *target, Tally *tally)
+{
+    double delta = spec->delta > 0 ? spec->delta : 1;
+    size_t count = s->samples * s->classes * s->inner;
+    for (size_t i = 0; i < count; i++) {
+        double a = s->x[i], b = target[i], d = a - b, size = fabs(d);
+        tally->absolute += size;
+        tally->squared += d * d;
+        if (spec->kind == LOSS_MSE)
+            tally->loss += d * d;
+        else if (spec->kind == LOSS_L1)
+            tally->loss += size;
+        else
+            tally->loss += size < delta ? d * d / 2 : delta * (size - delta / 2);
+    }
+    tally->weight += (double)count;
+}
+
+/* max(x, 0) - x t + log(1 + exp(-|x|)) */
+static void binary(const Scores *s, const float *target, Tally *tally)
+{
+    Scores flat = {s->x, s->samples * s->classes * s->inner, 1, 1, s->form};
+    for (size_t i = 0; i < flat.samples; i++) {
+        double x = score_at(&flat, i, 0, 0), t = target[i];
+        tally->loss += fmax(x, 0) - x * t + log1p(exp(-fabs(x)));
+        tally->right += (x > 0) == (t > 0.5);
+    }
+    tally->counted += flat.samples;
+    tally->weight += (double)flat.samples;
+}
+
+static Scores scores_of(const LossSpec *spec, const float *out, const Type *type, OutputForm form)
+{
+    size_t count = (size_t)type_count(type), samples = (size_t)type->dims[0];
+    if (spec->kind == LOSS_LM) {
+        size_t classes = (size_t)type->dims[type->rank - 1];
+        return (Scores){out, classes > 0 ? count / classes : 0, classes, 1, form};
+    }
     size_t classes = type->rank > 1 ? (size_t)type->dims[1] : 1;
-    for (int i = 2; i < type->rank; i++)
-        inner *= (size_t)type->dims[i];
+    return (Scores){out, samples, classes, samples * classes > 0 ? count / (samples * classes) : 0, form};
+}
+
+/* Scores of positions in space get an intersection over union a class. */
+static Status make_room(Tally *tally, const LossSpec *spec, const Type *type, size_t classes, Error *err)
+{
+    bool dense = type->rank > 2 && (spec->kind == LOSS_SOFTMAX_CE || spec->kind == LOSS_DICE);
+    if (!dense || tally->both != NULL)
+        return STATUS_OK;
+    tally->both = calloc(3 * classes + 1, sizeof *tally->both);
+    if (tally->both == NULL)
+        return fail(err, STATUS_ENVIRONMENT, "no memory for counts of %zu classes", classes);
+    tally->classes = classes;
+    tally->truth = tally->both + classes;
+    tally->predicted = tally->truth + classes;
+    return STATUS_OK;
+}
+
+Status tally_add(Tally *tally, const LossSpec *spec, const float *out, const Type *type, OutputForm form,
+                 const void *target, Error *err)
+{
+    Scores s = scores_of(spec, out, type, form);
+    TRY(make_room(tally, spec, type, s.classes, err));
+    tally->kind = spec->kind;
     switch (spec->kind) {
     case LOSS_SOFTMAX_CE:
-        return cross_entropy(out, samples, classes, inner, target, spec);
     case LOSS_LM:
-        classes = (size_t)type->dims[type->rank - 1];
-        return cross_entropy(out, count / classes, classes, 1, target, spec);
-    case LOSS_DICE:
-        return dice(out, samples, classes, inner, target);
+        cross_entropy(spec, &s, target, tally);
+        return STATUS_OK;
     case LOSS_BCE:
+        binary(&s, target, tally);
+        return STATUS_OK;
+    case LOSS_DICE:
+        for (size_t n = 0; n < s.samples; n++)
+            for (size_t c = 0; c < s.classes; c++)
+                dice_of_class(&s, n, c, target, tally);
+        return STATUS_OK;
     case LOSS_MSE:
     case LOSS_L1:
     case LOSS_HUBER:
         break;
     }
-    return elementwise(out, target, count, spec);
+    elementwise(spec, &s, target, tally);
+    return STATUS_OK;
 }
 
-Status losses_value(const LossSpec *losses, size_t count, const Plan *plan, const Graph *graph, const Batch *batch,
-                    double *loss, Error *err)
+/* Mean over the classes that there are of |truth and predicted| / |truth or predicted|. */
+static double mean_iou(const Tally *tally)
 {
-    *loss = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (losses[i].output >= graph->output_count || (int)i >= batch->target_count)
-            return fail(err, STATUS_USAGE, "loss %zu has no output or no target", i);
-        const Type *type = &graph->outputs[losses[i].output]->type;
-        *loss += losses[i].weight * one_loss(&losses[i], plan_output(plan, losses[i].output), type, batch->targets[i]);
+    double sum = 0;
+    size_t present = 0;
+    for (size_t c = 0; c < tally->classes; c++) {
+        size_t either = tally->truth[c] + tally->predicted[c] - tally->both[c];
+        if (either == 0)
+            continue;
+        sum += (double)tally->both[c] / (double)either;
+        present++;
     }
-    return STATUS_OK;
+    return present == 0 ? NAN : sum / (double)present;
+}
+
+TargetScore tally_score(const Tally *tally)
+{
+    TargetScore score = {NAN, NAN, NAN, NAN, NAN};
+    if (!(tally->weight > 0))
+        return score;
+    score.loss = tally->loss / tally->weight;
+    if (tally->counted > 0)
+        score.accuracy = (double)tally->right / (double)tally->counted;
+    if (tally->both != NULL)
+        score.mean_iou = mean_iou(tally);
+    if (tally->kind == LOSS_MSE || tally->kind == LOSS_L1 || tally->kind == LOSS_HUBER) {
+        score.absolute_error = tally->absolute / tally->weight;
+        score.squared_error = tally->squared / tally->weight;
+    }
+    return score;
+}
+
+void tally_release(Tally *tally)
+{
+    free(tally->both);
+    *tally = (Tally){.both = NULL};
 }

@@ -294,6 +294,7 @@ static void deliver_gradient(Plan *plan, const Value *parameter)
     Slot *slot = plan_primary(plan, parameter->gradient);
     if (slot == NULL)
         return;
+    plan->delivered++;
     Slot *target = plan_slot(plan, NULL, DTYPE_F32, parameter->type.rank, parameter->type.dims);
     Param *item = &plan->store->items[parameter->parameter];
     slot_set_layout(plan, target, item->home == NULL ? LAYOUT_PLAIN : LAYOUT_OPAQUE, item->home);

@@ -58,6 +58,7 @@ struct Plan {
     PlanBill bill;
     uint64_t seed, step;
     float *held; /* gradients of earlier parts of an accumulated batch */
+    size_t delivered; /* gradients that a run writes: the store's others are zero (a task does not reach another's head) */
     int status;  /* of prepare: kernel_* calls that cannot fail in their signature leave it here */
     Error *err;
     bool placed;

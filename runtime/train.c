@@ -14,6 +14,7 @@ enum { PLAN_CACHE = 16 }; /* two for most runs; sequences have six lengths, in t
 
 typedef struct PlanEntry {
     bool training;
+    size_t only; /* training: as in the batch */
     int input_count;
     Type types[SOURCE_MAX];
     Model *whole; /* over cached features: what `working` was split from, and borrows from */
@@ -94,8 +95,8 @@ static Status build_working(Trainer *trainer, const Batch *batch, bool training,
                               .training = training,
                               .params = trainer->params};
     WorkingOptions with_loss = options;
-    with_loss.losses = trainer->options.losses;
-    with_loss.loss_count = trainer->options.loss_count;
+    with_loss.losses = trainer->options.losses + (batch->only > 0 ? batch->only - 1 : 0);
+    with_loss.loss_count = batch->only > 0 ? 1 : trainer->options.loss_count;
     with_loss.gradients = true;
     if (trainer->cache == NULL)
         return working_build(trainer->document, training ? &with_loss : &options, &entry->working, err);
@@ -123,7 +124,8 @@ static Status plan_for(Trainer *trainer, const Batch *batch, bool training, Plan
 {
     for (int i = 0; i < PLAN_CACHE; i++) {
         PlanEntry *entry = &trainer->plans[i];
-        if (entry->plan != NULL && entry->training == training && same_types(entry, batch)) {
+        bool same_losses = !training || entry->only == batch->only;
+        if (entry->plan != NULL && entry->training == training && same_losses && same_types(entry, batch)) {
             entry->used = ++trainer->clock;
             *out = entry;
             return STATUS_OK;
@@ -142,6 +144,7 @@ static Status plan_for(Trainer *trainer, const Batch *batch, bool training, Plan
         return status;
     }
     entry->training = training;
+    entry->only = batch->only;
     entry->input_count = batch->input_count;
     memcpy(entry->types, batch->input_types, sizeof entry->types);
     entry->used = ++trainer->clock;
@@ -337,47 +340,58 @@ Status trainer_resume(Trainer *trainer, const char *path, Error *err)
 
 typedef struct Collect {
     float *rows; /* [count, width] in order of ids */
-    size_t width;
+    size_t width, output, count;
 } Collect;
 
-static Status collect(Collect *c, const PlanEntry *entry, const Batch *batch, size_t output, size_t count, Error *err)
+static Status collect(Collect *c, const PlanEntry *entry, const Batch *batch, Error *err)
 {
-    const Value *value = entry->working->graph->outputs[output];
+    const Value *value = entry->working->graph->outputs[c->output];
     size_t width = (size_t)type_count(&value->type) / batch->size;
     if (c->rows == NULL) {
         c->width = width;
-        c->rows = calloc(count * width + 1, sizeof *c->rows);
+        c->rows = calloc(c->count * width + 1, sizeof *c->rows);
         if (c->rows == NULL)
-            return fail(err, STATUS_ENVIRONMENT, "no memory for %zu predictions of %zu numbers", count, width);
+            return fail(err, STATUS_ENVIRONMENT, "no memory for %zu predictions of %zu numbers", c->count, width);
     }
     if (width != c->width || value->type.dtype != DTYPE_F32)
         return fail(err, STATUS_UNSUPPORTED, "output '%s' has another width from batch to batch, or is not float",
                     value->name);
-    const float *rows = plan_output(entry->plan, output);
+    const float *rows = plan_output(entry->plan, c->output);
     for (size_t i = 0; i < batch->size; i++)
         memcpy(c->rows + batch->ids[i] * width, rows + i * width, width * sizeof *rows);
     return STATUS_OK;
 }
 
+typedef Status (*EachBatch)(Trainer *trainer, const PlanEntry *entry, const Batch *batch, void *context, Error *err);
+
+/* Runs the source once in inference form. */
+static Status each_batch(Trainer *trainer, Source *source, EachBatch each, void *context, Error *err)
+{
+    TRY(source->start(source, 0, false, trainer->options.batch, err));
+    for (;;) {
+        Batch batch;
+        PlanEntry *entry;
+        TRY(source->next(source, &batch, err));
+        if (batch.size == 0)
+            return STATUS_OK;
+        TRY(plan_for(trainer, &batch, false, &entry, err));
+        feed(entry, &batch);
+        TRY(plan_run(entry->plan, 0, 0, false, err));
+        TRY(each(trainer, entry, &batch, context, err));
+    }
+}
+
+static Status collect_batch(Trainer *trainer, const PlanEntry *entry, const Batch *batch, void *context, Error *err)
+{
+    (void)trainer;
+    return collect(context, entry, batch, err);
+}
+
 Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float **logits, size_t *width, double *loss,
                         Error *err)
 {
-    Collect c = {0};
-    Batch batch;
-    Status status = source->start(source, 0, false, trainer->options.batch, err);
-    while (status == STATUS_OK) {
-        status = source->next(source, &batch, err);
-        if (status != STATUS_OK || batch.size == 0)
-            break;
-        PlanEntry *entry;
-        status = plan_for(trainer, &batch, false, &entry, err);
-        if (status != STATUS_OK)
-            break;
-        feed(entry, &batch);
-        status = plan_run(entry->plan, 0, 0, false, err);
-        if (status == STATUS_OK)
-            status = collect(&c, entry, &batch, output, source->count, err);
-    }
+    Collect c = {.output = output, .count = source->count};
+    Status status = each_batch(trainer, source, collect_batch, &c, err);
     if (loss != NULL)
         *loss = NAN;
     if (status != STATUS_OK || logits == NULL) {
@@ -391,59 +405,103 @@ Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float *
     return status;
 }
 
-/* Loss and, for class targets, accuracy and AUC of the first output over a source. Targets come from the batches, so
- * they are collected on the way. */
+/* What a pass over a source says of every loss; for one class a sample its rows are kept too, for the area under the
+ * curve. */
 typedef struct Score {
     double loss, accuracy, auc;
+    TargetScore targets[SOURCE_MAX];
 } Score;
+
+typedef struct Scoring {
+    Tally tallies[SOURCE_MAX];
+    Collect rows;
+    int64_t *labels; /* NULL: targets are no classes of samples */
+} Scoring;
+
+static Status tally_batch(Trainer *trainer, const PlanEntry *entry, const Batch *batch, Scoring *scoring, Error *err)
+{
+    const TrainOptions *o = &trainer->options;
+    const Graph *graph = entry->working->graph;
+    for (size_t i = 0; i < o->loss_count; i++) {
+        const LossSpec *loss = &o->losses[i];
+        if (batch->only > 0 && batch->only - 1 != i)
+            continue;
+        size_t target = batch->only > 0 ? 0 : i;
+        if (loss->output >= graph->output_count || (int)target >= batch->target_count)
+            return fail(err, STATUS_USAGE, "loss %zu has no output or no target", i);
+        const Type *type = &graph->outputs[loss->output]->type, *have = &batch->target_types[target];
+        bool classes = loss->kind == LOSS_SOFTMAX_CE || loss->kind == LOSS_LM || loss->kind == LOSS_DICE;
+        int64_t axis = loss->kind == LOSS_LM ? type->rank - 1 : type->rank > 1 ? 1 : 0;
+        int64_t wanted = classes && type->dims[axis] > 0 ? type_count(type) / type->dims[axis] : type_count(type);
+        if (type_count(have) != wanted)
+            return fail(err, STATUS_REJECTED, "target '%s' has %lld numbers a batch, the loss on '%s' wants %lld",
+                        loss->target_name, (long long)type_count(have), graph->outputs[loss->output]->name,
+                        (long long)wanted);
+        TRY(tally_add(&scoring->tallies[i], loss, plan_output(entry->plan, loss->output), type,
+                      output_form(trainer->document->graph, loss->output), batch->targets[target], err));
+    }
+    return STATUS_OK;
+}
+
+static Status score_batch(Trainer *trainer, const PlanEntry *entry, const Batch *batch, void *context, Error *err)
+{
+    Scoring *scoring = context;
+    TRY(tally_batch(trainer, entry, batch, scoring, err));
+    if (scoring->labels == NULL || entry->working->graph->outputs[0]->type.rank != 2)
+        return STATUS_OK;
+    for (size_t i = 0; i < batch->size; i++)
+        scoring->labels[batch->ids[i]] = ((const int64_t *)batch->targets[0])[i];
+    return collect(&scoring->rows, entry, batch, err);
+}
+
+static Status score_classes(const Trainer *trainer, const Scoring *scoring, Score *out, Error *err)
+{
+    Metrics metrics;
+    TRY(metrics_classes(scoring->rows.rows, scoring->labels, scoring->rows.count, scoring->rows.width, &metrics, err));
+    OutputForm form = output_form(trainer->document->graph, 0);
+    if (form == OUTPUT_SCORES || form == OUTPUT_LOG_SOFTMAX)
+        out->loss = metrics.loss;
+    out->accuracy = metrics.accuracy;
+    out->auc = metrics.auc;
+    metrics_release(&metrics);
+    return STATUS_OK;
+}
 
 static Status score(Trainer *trainer, Source *source, Score *out, Error *err)
 {
-    *out = (Score){NAN, NAN, NAN};
-    Collect c = {0};
-    Batch batch;
-    int64_t *labels = calloc(source->count + 1, sizeof *labels);
-    bool classes = trainer->options.losses[0].kind == LOSS_SOFTMAX_CE;
-    double sum = 0;
-    size_t seen = 0;
-    Status status = labels == NULL ? fail(err, STATUS_ENVIRONMENT, "no memory for labels")
-                                   : source->start(source, 0, false, trainer->options.batch, err);
-    while (status == STATUS_OK) {
-        status = source->next(source, &batch, err);
-        if (status != STATUS_OK || batch.size == 0)
-            break;
-        PlanEntry *entry;
-        status = plan_for(trainer, &batch, false, &entry, err);
-        if (status != STATUS_OK)
-            break;
-        feed(entry, &batch);
-        status = plan_run(entry->plan, 0, 0, false, err);
-        classes = classes && entry->working->graph->outputs[0]->type.rank == 2;
-        if (status == STATUS_OK && classes)
-            status = collect(&c, entry, &batch, 0, source->count, err);
-        for (size_t i = 0; i < batch.size && classes; i++)
-            labels[batch.ids[i]] = ((const int64_t *)batch.targets[0])[i];
-        if (status == STATUS_OK && !classes) {
-            double batch_loss;
-            status = losses_value(trainer->options.losses, trainer->options.loss_count, entry->plan,
-                                  entry->working->graph, &batch, &batch_loss, err);
-            sum += batch_loss * (double)batch.size;
-        }
-        seen += batch.size;
+    const TrainOptions *o = &trainer->options;
+    Scoring scoring = {.rows = {.count = source->count}};
+    *out = (Score){.loss = NAN, .accuracy = NAN, .auc = NAN};
+    if (o->loss_count == 1 && o->losses[0].kind == LOSS_SOFTMAX_CE && o->losses[0].output == 0) {
+        scoring.labels = calloc(source->count + 1, sizeof *scoring.labels);
+        if (scoring.labels == NULL)
+            return fail(err, STATUS_ENVIRONMENT, "no memory for labels");
     }
-    Metrics metrics;
-    if (status == STATUS_OK && classes && c.rows != NULL) {
-        status = metrics_classes(c.rows, labels, source->count, c.width, &metrics, err);
-        if (status == STATUS_OK) {
-            *out = (Score){metrics.loss, metrics.accuracy, metrics.auc};
-            metrics_release(&metrics);
-        }
-    } else if (status == STATUS_OK && seen > 0) {
-        out->loss = sum / (double)seen;
+    Status status = each_batch(trainer, source, score_batch, &scoring, err);
+    for (size_t i = 0; i < o->loss_count; i++) {
+        out->targets[i] = tally_score(&scoring.tallies[i]);
+        double part = o->losses[i].weight * out->targets[i].loss;
+        if (isfinite(part))
+            out->loss = isnan(out->loss) ? part : out->loss + part;
+        tally_release(&scoring.tallies[i]);
     }
-    free(c.rows);
-    free(labels);
+    if (o->loss_count == 1)
+        out->accuracy = out->targets[0].accuracy;
+    if (status == STATUS_OK && scoring.rows.rows != NULL)
+        status = score_classes(trainer, &scoring, out, err);
+    free(scoring.rows.rows);
+    free(scoring.labels);
     return status;
+}
+
+Status trainer_score(Trainer *trainer, Source *source, TargetScore *scores, double *loss, Error *err)
+{
+    Score all;
+    TRY(score(trainer, source, &all, err));
+    memcpy(scores, all.targets, trainer->options.loss_count * sizeof *scores);
+    if (loss != NULL)
+        *loss = all.loss;
+    return STATUS_OK;
 }
 
 /* ---- training
@@ -464,7 +522,7 @@ static bool wants_to_stop(const Trainer *trainer)
 static double batch_accuracy(const Trainer *trainer, const PlanEntry *entry, const Batch *batch)
 {
     const Value *out = entry->working->graph->outputs[0];
-    if (trainer->options.losses[0].kind != LOSS_SOFTMAX_CE || out->type.rank != 2)
+    if (trainer->options.losses[0].kind != LOSS_SOFTMAX_CE || out->type.rank != 2 || batch->only > 0)
         return NAN;
     const float *rows = plan_output(entry->plan, 0);
     const int64_t *labels = batch->targets[0];
@@ -502,7 +560,7 @@ static void average_gradient(ParamStore *store, size_t parts)
 static Status update(Trainer *trainer, size_t parts, double *norm, double *lr, Error *err)
 {
     TrainOptions *o = &trainer->options;
-    average_gradient(trainer->store, parts);
+    average_gradient(trainer->store, o->sum_parts ? 1 : parts);
     uint64_t step = trainer->position.step + 1;
     *lr = o->optimizer.lr * schedule_at(&o->schedule, step);
     TRY(optimizer_step(&o->optimizer, trainer->store, step, *lr, norm, err));
@@ -582,7 +640,8 @@ static Status train_epoch(Trainer *trainer, Source *train, Epoch *epoch, Error *
         if (part == trainer->options.accumulate || (batch.size == 0 && part > 0)) {
             double norm, lr;
             TRY(update(trainer, part, &norm, &lr, err));
-            emit_step(trainer, epoch, part_loss / (double)part, lr, norm, per_epoch);
+            double shown = trainer->options.sum_parts ? part_loss : part_loss / (double)part;
+            emit_step(trainer, epoch, shown, lr, norm, per_epoch);
             part = 0;
             part_loss = 0;
             if (wants_to_stop(trainer))
@@ -610,9 +669,11 @@ static bool is_better(const Trainer *trainer, const Score *now)
 static Status end_epoch(Trainer *trainer, const Epoch *epoch, Source *validation, bool *stop, Error *err)
 {
     Position *p = &trainer->position;
-    Score now = {NAN, NAN, NAN};
+    Score now = {.loss = NAN, .accuracy = NAN, .auc = NAN};
     if (validation != NULL)
         TRY(score(trainer, validation, &now, err));
+    double parts =
+        trainer->options.sum_parts ? (double)trainer->options.accumulate : 1; /* a sum over tasks, as val_loss is */
     p->epoch++;
     bool better = validation != NULL && is_better(trainer, &now);
     if (better || validation == NULL) {
@@ -629,11 +690,14 @@ static Status end_epoch(Trainer *trainer, const Epoch *epoch, Source *validation
                         .epoch = p->epoch,
                         .epochs = trainer->options.epochs,
                         .step = p->step,
-                        .train_loss = epoch->loss / (double)epoch->samples,
+                        .train_loss = parts * epoch->loss / (double)epoch->samples,
                         .train_accuracy = epoch->accuracy / (double)epoch->samples,
                         .val_loss = now.loss,
                         .val_accuracy = now.accuracy,
                         .val_auc = now.auc,
+                        .targets = validation != NULL ? now.targets : NULL,
+                        .target_names = trainer->options.target_names,
+                        .target_count = trainer->options.loss_count,
                         .seconds = epoch->seconds,
                         .images_per_second = (double)epoch->samples / fmax(epoch->seconds, 1e-9)};
     emit(trainer, &event);

@@ -24,6 +24,7 @@ typedef struct Batch {
     Type input_types[SOURCE_MAX], target_types[SOURCE_MAX];
     const void *inputs[SOURCE_MAX], *targets[SOURCE_MAX];
     const size_t *ids; /* which samples, in the source's numbering */
+    size_t only;       /* 0: a target for every loss; k: for loss k - 1 alone (tasks with data of their own) */
 } Batch;
 
 typedef struct Source Source;
@@ -50,6 +51,22 @@ typedef struct ArraySource {
 
 Status array_source_init(ArraySource *source, size_t count, Error *err); /* then set the fields; start is checked */
 void array_source_release(ArraySource *source);
+
+/* ---- task_source.c: several sources, one a loss ------------------------------------------------------------------- */
+
+/* Tasks that share a trunk, each with data of its own: source i has the target of loss i. In training a round is one batch of each, and a pass has as
+ * many rounds as the longest source has batches; shorter ones begin anew, shuffled differently. Otherwise one source after the other. */
+typedef struct TaskSource {
+    Source source;
+    Source *tasks[SOURCE_MAX]; /* borrowed; NULL: this task has no such part */
+    size_t task_count;
+    /* this pass */
+    bool train;
+    uint64_t epoch;
+    size_t batch, rounds, round, task, restarts[SOURCE_MAX];
+} TaskSource;
+
+Status task_source_init(TaskSource *source, Source *const *tasks, size_t count, Error *err);
 
 /* ---- dataset_source.c: data/ as a source -------------------------------------------------------------------------- */
 
@@ -109,9 +126,29 @@ Status metrics_columns(const float *rows, const float *targets, size_t count, si
 
 /* ---- losses.c ---------------------------------------------------------------------------------------------------- */
 
-/* Weighted sum of the losses of one batch from a plan's outputs, without label smoothing. */
-Status losses_value(const LossSpec *losses, size_t count, const Plan *plan, const Graph *graph, const Batch *batch, double *loss,
-                    Error *err);
+/* What the last node of an output has made of its scores. */
+typedef enum OutputForm { OUTPUT_SCORES, OUTPUT_SOFTMAX, OUTPUT_LOG_SOFTMAX, OUTPUT_SIGMOID } OutputForm;
+
+OutputForm output_form(const Graph *graph, size_t index); /* of a document's output */
+
+typedef struct Tally { /* sums over the batches of one target; zero to begin with */
+    LossKind kind;
+    double loss, weight, absolute, squared;
+    size_t right, counted;                  /* classes, and yes-or-no labels */
+    size_t classes, *both, *truth, *predicted; /* [classes], of scores at positions in space; else NULL */
+} Tally;
+
+typedef struct TargetScore { /* NaN: does not apply */
+    double loss, accuracy;   /* accuracy: of samples, tokens, pixels or labels that count */
+    double mean_iou;         /* of scores at positions in space */
+    double absolute_error, squared_error; /* means, of numbers to be met */
+} TargetScore;
+
+/* `out`: the output that the loss reads, row-major; `target` as in a Batch. */
+Status tally_add(Tally *tally, const LossSpec *spec, const float *out, const Type *type, OutputForm form, const void *target,
+                 Error *err);
+TargetScore tally_score(const Tally *tally);
+void tally_release(Tally *tally);
 
 /* ---- probe.c: a linear head on features ------------------------------------------------------------------------ */
 
@@ -168,6 +205,9 @@ typedef struct TrainEvent {
     uint64_t epoch, epochs, step, steps; /* step: updates so far; steps: in all */
     double loss, lr, norm;               /* EVENT_STEP: of this batch */
     double train_loss, train_accuracy, val_loss, val_accuracy, val_auc; /* EVENT_EPOCH; NaN when not measured */
+    const TargetScore *targets;          /* EVENT_EPOCH: of the validation data, one a loss; NULL: there is none */
+    const char *const *target_names;     /* as in the options */
+    size_t target_count;
     double seconds, images_per_second, seconds_left;
     const char *phase;                   /* "features", "probe", "tune" */
 } TrainEvent;
@@ -179,6 +219,8 @@ typedef struct TrainOptions {
     ScheduleSpec schedule; /* total 0: filled in from epochs */
     uint64_t epochs, seed;
     size_t batch, accumulate; /* accumulate: batches an update */
+    bool sum_parts;           /* the gradient of an update is the sum of its batches' (tasks), not the mean */
+    const char *const *target_names; /* for people, one a loss; NULL: none */
     uint64_t patience;        /* epochs without a better validation loss before stopping; 0: never */
     bool keep_best;           /* put the best epoch's parameters back at the end (needs a validation source) */
     bool by_accuracy;         /* best means accuracy, ties by loss; else loss alone */
@@ -205,6 +247,8 @@ Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *e
 /* Runs the source once in inference form. `logits` (may be NULL) receives output `output` of every sample in order of ids, malloc'ed:
  * [count, *width]. */
 Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float **logits, size_t *width, double *loss, Error *err);
+/* Every loss's score over the source in inference form: `scores` [losses]; *loss (may be NULL) is their weighted sum. */
+Status trainer_score(Trainer *trainer, Source *source, TargetScore *scores, double *loss, Error *err);
 /* Goes on from a checkpoint: parameters, optimizer states, statistics, position. STATUS_REJECTED when it is of another model or
  * other options. */
 Status trainer_resume(Trainer *trainer, const char *path, Error *err);
