@@ -11,6 +11,15 @@ static bool is_composite(const Node *node)
     return node->op != NULL && node->op->expand != NULL && node->op->prepare == NULL;
 }
 
+/* Lists of values have no shape; their items have. */
+static bool inputs_known(const Node *node)
+{
+    for (int i = 0; i < node->input_count; i++)
+        if (node->inputs[i] != NULL && node->inputs[i]->type.kind == TYPE_TENSOR && !type_known(&node->inputs[i]->type))
+            return false;
+    return true;
+}
+
 static Status expand_bodies(Node *node, Error *err)
 {
     for (size_t i = 0; i < node->attr_count; i++) {
@@ -67,21 +76,18 @@ Status pass_expand(Graph *graph, Error *err)
     for (Node *node = graph->first, *next; node != NULL; node = next) {
         next = node->next;
         TRY(expand_bodies(node, err));
-        bool known = true;
-        for (int i = 0; i < node->input_count; i++)
-            known = known && (node->inputs[i] == NULL || type_known(&node->inputs[i]->type));
-        if (known && is_composite(node))
+        if (is_composite(node) && inputs_known(node))
             TRY(node_expand(node, &next, err));
     }
     return STATUS_OK;
 }
 
-static bool inputs_known(const Node *node)
+/* Bodies, and what reads lists of values that bodies have left. */
+static bool is_unrolled(const Node *node)
 {
-    for (int i = 0; i < node->input_count; i++)
-        if (node->inputs[i] != NULL && !type_known(&node->inputs[i]->type))
-            return false;
-    return true;
+    if (node->op == NULL || node->op->expand == NULL)
+        return false;
+    return (node->op->traits & OP_BODY) != 0 || node_is(node, "ConcatFromSequence") || node_is(node, "SequenceAt");
 }
 
 Status pass_unroll(Graph *graph, Error *err)
@@ -90,8 +96,7 @@ Status pass_unroll(Graph *graph, Error *err)
         changed = false;
         for (Node *node = graph->first, *next; node != NULL; node = next) {
             next = node->next;
-            bool body = node->op != NULL && node->op->expand != NULL && (node->op->traits & OP_BODY) != 0;
-            if (!body || !inputs_known(node))
+            if (!is_unrolled(node) || !inputs_known(node))
                 continue;
             size_t before = graph->node_count;
             TRY(node_expand(node, &next, err));

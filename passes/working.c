@@ -342,7 +342,7 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
     TRY(checked(graph, "parameters", err));
     TRY(pass_infer(graph, options->bindings, options->binding_count, err));
     TRY(pass_gradient(graph, err));
-    if (options->loss_count > 0)
+    if (!options->no_expand)
         TRY(pass_unroll(graph, err));
     TRY(pass_clean(graph, err));
     TRY(checked(graph, "infer", err));

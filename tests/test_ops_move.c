@@ -391,6 +391,66 @@ static void a_settled_branch_keeps_the_names_of_outputs(void **state)
     world_close(&w);
 }
 
+/* y is x doubled while an index is below the first dim of s, and its turns in a list, joined. */
+static void a_loop_on_a_condition_of_shapes_is_written_out_with_its_list(void **state)
+{
+    (void)state;
+    World w;
+    world_open(&w, NULL,
+               "g (float[2] x, float[3] s) => (float[6] y, float[2] last) <int64 zero={0}, int64 one={1}> "
+               "{ n = Size(s) start = Less(zero, n) list = SequenceEmpty() "
+               "i_end, last, all = Loop<body = b (int64 t, bool go, int64 i, float[2] h, l) => (bool stay, int64 j, "
+               "float[2] k, m) "
+               "{ j = Add(i, one) stay = Less(j, n) k = Add(h, h) m = SequenceInsert(l, k) }>(, start, zero, x, list) "
+               "y = ConcatFromSequence<axis = 0>(all) }");
+    Graph *graph = w.model->graph;
+    assert_ok(pass_infer_known(graph, &w.err), &w.err);
+    assert_ok(pass_unroll(graph, &w.err), &w.err);
+    assert_ok(pass_clean(graph, &w.err), &w.err);
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        assert_true(node_is(node, "Add") || node_is(node, "Concat") || node_is(node, "Identity"));
+    assert_int_equal(graph->outputs[0]->type.dims[0], 6);
+    w.in[0] = floats(&w, 2, (float[]){1, 3});
+    w.in[1] = floats(&w, 3, (float[]){0, 0, 0});
+    assert_ok(world_run(&w, 0), &w.err);
+    const float *y = w.out[0]->data;
+    assert_true(y[0] == 2 && y[1] == 6 && y[2] == 4 && y[4] == 8 && y[5] == 24 && ((float *)w.out[1]->data)[1] == 24);
+    world_close(&w);
+}
+
+/* The exporter's note "aten.embedding.default](args = (%w, %ids, 1)": row 1 is padding. */
+static void a_padding_row_of_an_embedding_has_no_gradient(void **state)
+{
+    (void)state;
+    for (int noted = 0; noted < 2; noted++) {
+        World w;
+        world_open(&w, NULL,
+                   "g (float[3,2] w, int64[4] ids) => (float y) { e = Gather(w, ids) y = ReduceSum<keepdims=0>(e) }");
+        Graph *graph = w.model->graph;
+        Pair pair = {
+            .key = "pkg.torch.onnx.fx_node",
+            .value =
+                "%e : [num_users=1] = call_function[target=torch.ops.aten.embedding.default](args = (%w, %ids, 1), "
+                "kwargs = {})"};
+        graph->first->extra.metadata = &pair;
+        graph->first->extra.metadata_count = (size_t)noted;
+        assert_ok(pass_infer_known(graph, &w.err), &w.err);
+        assert_ok(pass_autodiff(graph, graph->outputs[0], graph->inputs, 1, &w.err), &w.err);
+        graph_add_output(graph, graph->inputs[0]->gradient);
+        w.in[0] = floats(&w, 6, (float[]){1, 2, 3, 4, 5, 6});
+        w.in[0]->rank = 2;
+        w.in[0]->dims[0] = 3;
+        w.in[0]->dims[1] = 2;
+        assert_ok(array_new(&w.arena, DTYPE_I64, 1, (const int64_t[]){4}, &w.in[1], &w.err), &w.err);
+        memcpy(w.in[1]->data, (const int64_t[]){1, 2, 1, 0}, 4 * sizeof(int64_t));
+        assert_ok(world_run(&w, 0), &w.err);
+        const float *dw = w.out[1]->data;
+        assert_true(dw[0] == 1 && dw[4] == 1 && dw[2] == (noted ? 0.0f : 2.0f) && dw[3] == dw[2]);
+        graph->first->extra.metadata_count = 0;
+        world_close(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -408,6 +468,8 @@ int main(void)
         cmocka_unit_test(a_loop_whose_end_is_data_runs_in_the_interpreter),
         cmocka_unit_test(a_loop_whose_end_is_data_is_refused_on_the_trained_path),
         cmocka_unit_test(a_settled_branch_keeps_the_names_of_outputs),
+        cmocka_unit_test(a_loop_on_a_condition_of_shapes_is_written_out_with_its_list),
+        cmocka_unit_test(a_padding_row_of_an_embedding_has_no_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

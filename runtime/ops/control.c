@@ -4,6 +4,7 @@
  * or both and a Where on the result; a Loop with a known number of turns and a Scan become their turns, one behind the
  * other. What is left (a Loop whose end depends on data) runs in the interpreter only. */
 #include "runtime/ops/compose.h"
+#include "passes/passes.h"
 #include "runtime/ops/ops.h"
 
 #include <string.h>
@@ -433,6 +434,54 @@ static bool holds(const Value *value)
     return tensor && tensor_count(tensor) == 1 && tensor_f64_at(tensor, 0) != 0;
 }
 
+/* The condition that a turn has left, which may have to be computed from constants first: 1 holds, 0 does not, -1
+ * depends on data. */
+static Status settle(Builder *b, const Node *mark, const Value *condition, int *settled, Error *err)
+{
+    for (Node *node = mark != NULL ? mark->next : b->graph->first; node != b->before; node = node->next) {
+        bool done = true;
+        for (int i = 0; i < node->output_count; i++)
+            done = done && (node->outputs[i] == NULL || node->outputs[i]->constant != NULL);
+        if (done)
+            continue;
+        TRY(node_infer(node, err)); /* what is before it may be known by now */
+        TRY(node_fold(node, err));
+    }
+    while (condition->producer && condition->constant == NULL && node_is(condition->producer, "Identity"))
+        condition = condition->producer->inputs[0];
+    *settled = condition->constant == NULL ? -1 : holds(condition);
+    return STATUS_OK;
+}
+
+/* A Loop without a count of turns goes on while its condition holds: written out where each turn's condition can be
+ * computed from constants (indices and shapes), as in what PyTorch's exporter makes of EmbeddingBag. */
+static Status while_expand(Node *node, Builder *b, Graph *body, Error *err)
+{
+    Arena *arena = &node->graph->model->arena;
+    const int states = node->input_count - 2;
+    const Node *mark = b->before->previous;
+    int on = holds(node->inputs[1]) ? 1 : -1;
+    if (on < 0 || states < 0 || (int)body->output_count != 1 + states)
+        return STATUS_OK;
+    Value **in = arena_array(arena, Value *, (size_t)states + 2),
+          **out = arena_array(arena, Value *, body->output_count);
+    memcpy(in + 2, node->inputs + 2, (size_t)states * sizeof *in);
+    for (int64_t t = 0; on == 1 && t < TURNS_MAX; t++) {
+        const Node *turn = b->before->previous;
+        in[0] = build_scalar(b, DTYPE_I64, (double)t);
+        in[1] = build_scalar(b, DTYPE_BOOL, 1);
+        TRY(compose_body(b, body, in, out, err));
+        TRY(settle(b, turn, out[0], &on, err));
+        memcpy(in + 2, out + 1, (size_t)states * sizeof *in);
+    }
+    if (on != 0)
+        return decline(b, mark);
+    for (int i = 0; i < node->output_count && b->status == STATUS_OK; i++)
+        if (node->outputs[i] != NULL)
+            value_replace_uses(node->outputs[i], in[2 + i]);
+    return b->status;
+}
+
 static Status loop_expand(Node *node, Builder *b, Error *err)
 {
     Graph *body;
@@ -441,6 +490,8 @@ static Status loop_expand(Node *node, Builder *b, Error *err)
     TRY(body_of(node, "body", &body, err));
     const int states = node->input_count > 2 ? node->input_count - 2 : 0;
     const int scans = (int)body->output_count - 1 - states;
+    if (!trips && start)
+        return while_expand(node, b, body, err);
     if (!trips || !value_is_constant(trips) || (start && !holds(start)))
         return STATUS_OK; /* declines: how often it turns depends on data */
     const int64_t turns = tensor_i64_at(trips->constant, 0);

@@ -275,27 +275,107 @@ static Status scalar_infer(Node *node, Error *err)
     return STATUS_OK;
 }
 
-#define NO_GRADIENT "sequences carry no gradient"
+static Status sequence_infer(Node *node, Error *err)
+{
+    (void)err;
+    const Value *item = node_input(node, node_is(node, "SequenceInsert") ? 1 : 0);
+    DType dtype = item != NULL ? item->type.dtype : node->outputs[0]->type.dtype;
+    node->outputs[0]->type = (Type){.kind = TYPE_SEQUENCE, .dtype = dtype, .rank = -1};
+    return STATUS_OK;
+}
+
+/* ---- sequences written out: a list of values that is known without running anything -------------------------- */
+
+enum { ITEMS_MAX = 1024 };
+
+/* The items of a sequence that is made of SequenceConstruct, or of SequenceEmpty and items put at its end; their count,
+ * or -1. */
+static int items_of(const Value *sequence, Value **items)
+{
+    const Node *node = sequence->producer;
+    int count = 0;
+    while (node != NULL && node_is(node, "SequenceInsert") && node_input(node, 2) == NULL && count < ITEMS_MAX) {
+        items[count++] = node->inputs[1];
+        node = node->inputs[0]->producer;
+    }
+    while (node != NULL && node_is(node, "Identity"))
+        node = node->inputs[0]->producer;
+    if (node == NULL || !(node_is(node, "SequenceEmpty") || node_is(node, "SequenceConstruct")))
+        return -1;
+    for (int i = node->input_count - 1; i >= 0; i--) {
+        if (count == ITEMS_MAX)
+            return -1;
+        items[count++] = node->inputs[i];
+    }
+    for (int i = 0; i < count / 2; i++) {
+        Value *other = items[i];
+        items[i] = items[count - 1 - i];
+        items[count - 1 - i] = other;
+    }
+    return count;
+}
+
+static Status concat_expand(Node *node, Builder *b, Error *err)
+{
+    (void)err;
+    Value **items = arena_array(&node->graph->model->arena, Value *, ITEMS_MAX + 1);
+    int count = items_of(node->inputs[0], items);
+    bool new_axis = node_int(node, "new_axis", 0) != 0;
+    int64_t axis = node_int(node, "axis", 0);
+    for (int i = 0; i < count; i++)
+        if (!type_known(&items[i]->type))
+            return STATUS_OK;
+    if (count < 1)
+        return STATUS_OK;
+    for (int i = 0; i < count && new_axis; i++)
+        items[i] = build2(b, "Unsqueeze", items[i], build_ints(b, &axis, 1));
+    Node *join = build_node(b, "", "Concat", items, count, 1);
+    if (join == NULL)
+        return b->status;
+    node_set_int(join, "axis", axis);
+    Value *made = build_finish(b, join);
+    if (made != NULL)
+        value_replace_uses(node->outputs[0], made);
+    return b->status;
+}
+
+static Status at_expand(Node *node, Builder *b, Error *err)
+{
+    (void)err;
+    (void)b;
+    Value **items = arena_array(&node->graph->model->arena, Value *, ITEMS_MAX + 1);
+    const Value *position = node->inputs[1];
+    int count = items_of(node->inputs[0], items);
+    if (count < 1 || position->constant == NULL)
+        return STATUS_OK;
+    int64_t at = tensor_i64_at(position->constant, 0);
+    at += at < 0 ? count : 0;
+    if (at >= 0 && at < count)
+        value_replace_uses(node->outputs[0], items[at]);
+    return STATUS_OK;
+}
+
+#define NO_GRADIENT "sequences carry no gradient where their items are not known beforehand"
 
 /* clang-format off */
 const OpDef ops_sequence[] = {
     {.name = "SequenceConstruct", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = -1, .min_outputs = 1,
-     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = construct_eval, .no_gradient = NO_GRADIENT},
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .infer = sequence_infer, .eval = construct_eval, .no_gradient = NO_GRADIENT},
     {.name = "SequenceEmpty", .since = 11, .last = 28, .min_inputs = 0, .max_inputs = 0, .min_outputs = 1,
-     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = empty_eval, .no_gradient = NO_GRADIENT},
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .infer = sequence_infer, .eval = empty_eval, .no_gradient = NO_GRADIENT},
     {.name = "SequenceLength", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1,
      .max_outputs = 1, .traits = OP_ANY_DTYPE, .infer = scalar_infer, .eval = length_eval,
      .no_gradient = NO_GRADIENT},
     {.name = "SequenceAt", .since = 11, .last = 28, .min_inputs = 2, .max_inputs = 2, .min_outputs = 1,
-     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = at_eval, .no_gradient = NO_GRADIENT},
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = at_eval, .expand = at_expand, .no_gradient = NO_GRADIENT},
     {.name = "SequenceInsert", .since = 11, .last = 28, .min_inputs = 2, .max_inputs = 3, .min_outputs = 1,
-     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = insert_eval, .no_gradient = NO_GRADIENT},
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .infer = sequence_infer, .eval = insert_eval, .no_gradient = NO_GRADIENT},
     {.name = "SequenceErase", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 2, .min_outputs = 1,
      .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = erase_eval, .no_gradient = NO_GRADIENT},
     {.name = "SplitToSequence", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 2, .min_outputs = 1,
      .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = split_eval, .no_gradient = NO_GRADIENT},
     {.name = "ConcatFromSequence", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1,
-     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = concat_eval, .no_gradient = NO_GRADIENT},
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = concat_eval, .expand = concat_expand, .no_gradient = NO_GRADIENT},
     {.name = "Optional", .since = 15, .last = 28, .min_inputs = 0, .max_inputs = 1, .min_outputs = 1,
      .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = optional_eval, .no_gradient = NO_GRADIENT},
     {.name = "OptionalHasElement", .since = 15, .last = 28, .min_inputs = 0, .max_inputs = 1, .min_outputs = 1,
