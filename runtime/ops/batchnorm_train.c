@@ -3,7 +3,8 @@
  * and, with dz = dy f'(z) and M elements a channel (Ioffe & Szegedy 2015),
  *     dbias = sum dz,  dscale = sum dz (x - mean) / sqrt(var + epsilon)
  *     dx = k (dz - dbias/M) + b (x - mean),  b = -k dscale / (M sqrt(var + epsilon))
- * z is computed again from x with the same operations as before, so nothing but x is kept for the gradient.
+ * z is computed again from x with the same operations as before, so nothing but x is kept for the gradient. Where f' is
+ * dear (Swish) the sums leave dz in the place of dx.
  *
  * Each direction reads twice: sums first, then results. Groups of channels are taken in turns that fit the cores' own
  * caches, both readings of a turn by the same thread: the second comes from cache. Sums are made unit by unit in double and
@@ -28,6 +29,14 @@ typedef struct Lanes {
     float k[LANES], mean[LANES], bias[LANES], b[LANES], share[LANES];
 } Lanes;
 
+/* 1 / (1 + e^-z): what vector_sigmoid computes, for arguments whose exponential neither overflows nor vanishes. */
+VECTOR_INLINE float sigmoid(float z)
+{
+    float x = z > 87.0F ? 87.0F : z;
+    x = x < -87.0F ? -87.0F : x;
+    return 1.0F / (1.0F + vector_exp_inner(-x));
+}
+
 /* ---- activations ------------------------------------------------------------------------------------------------ */
 
 VECTOR_INLINE float activate(BatchNormActivation kind, float z, float low, float high)
@@ -38,7 +47,7 @@ VECTOR_INLINE float activate(BatchNormActivation kind, float z, float low, float
     case BATCHNORM_CLIP:
         return z < low ? low : (z > high ? high : z);
     case BATCHNORM_SWISH:
-        return z * vector_sigmoid(z);
+        return z * sigmoid(z);
     case BATCHNORM_HARD_SWISH: {
         float ramp = z * (1.0F / 6.0F) + 0.5F;
         return z * (ramp < 0 ? 0 : (ramp > 1 ? 1 : ramp));
@@ -57,7 +66,7 @@ VECTOR_INLINE float through(BatchNormActivation kind, float dy, float z, float l
     case BATCHNORM_CLIP:
         return (z > low) & (z < high) ? dy : 0;
     case BATCHNORM_SWISH: {
-        float s = vector_sigmoid(z);
+        float s = sigmoid(z);
         return dy * (s + z * s * (1.0F - s));
     }
     case BATCHNORM_HARD_SWISH:
@@ -66,6 +75,12 @@ VECTOR_INLINE float through(BatchNormActivation kind, float dy, float z, float l
         break;
     }
     return dy;
+}
+
+/* Is f' worth a store and a load? */
+VECTOR_INLINE bool is_dear(BatchNormActivation kind)
+{
+    return kind == BATCHNORM_SWISH;
 }
 
 /* ---- walking ------------------------------------------------------------------------------------------------------ */
@@ -242,6 +257,7 @@ VECTOR_INLINE void sums_plane(const Job *job, const Unit *unit, Shape shape, con
 {
     const float low = job->loop->low, high = job->loop->high, k = l->k[0], mean = l->mean[0], bias = l->bias[0];
     const void *x = job->loop->x, *dy = job->loop->dy;
+    void *dx = job->loop->y;
     const int64_t base = unit->base, run = (int64_t)RUN * LANES;
     for (int64_t begin = 0; begin < unit->rows; begin += run) {
         int64_t end = begin + run < unit->rows ? begin + run : unit->rows;
@@ -250,6 +266,8 @@ VECTOR_INLINE void sums_plane(const Job *job, const Unit *unit, Shape shape, con
         for (int64_t r = begin; r < end; r++) {
             float d = bf16_at(x, base + r, shape.narrow) - mean;
             float dz = through(shape.kind, bf16_at(dy, base + r, shape.narrow), k * d + bias, low, high);
+            if (is_dear(shape.kind))
+                bf16_put(dx, base + r, dz, shape.narrow);
             one += dz;
             two += dz * d;
         }
@@ -263,6 +281,7 @@ VECTOR_INLINE void sums_rows(const Job *job, const Unit *unit, int64_t lanes, Sh
 {
     const float low = job->loop->low, high = job->loop->high;
     const void *x = job->loop->x, *dy = job->loop->dy;
+    void *dx = job->loop->y;
     if (is_plane(unit)) {
         sums_plane(job, unit, shape, l, first, second);
         return;
@@ -275,6 +294,8 @@ VECTOR_INLINE void sums_rows(const Job *job, const Unit *unit, int64_t lanes, Sh
             for (int64_t i = 0; i < lanes; i++) {
                 float d = bf16_at(x, at + i, shape.narrow) - l->mean[i], z = l->k[i] * d + l->bias[i];
                 float dz = through(shape.kind, bf16_at(dy, at + i, shape.narrow), z, low, high);
+                if (is_dear(shape.kind))
+                    bf16_put(dx, at + i, dz, shape.narrow);
                 one[i] += dz;
                 two[i] += dz * d;
             }
@@ -304,15 +325,17 @@ static void sums_range(int64_t begin, int64_t end, void *context)
 VECTOR_INLINE void spread_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
 {
     const float low = job->loop->low, high = job->loop->high;
-    const void *x = job->loop->x, *dy = job->loop->dy;
+    const BatchNormActivation kind = is_dear(shape.kind) ? BATCHNORM_LINEAR : shape.kind;
+    const void *x = job->loop->x;
     void *dx = job->loop->y;
+    const void *dy = is_dear(shape.kind) ? dx : job->loop->dy;
     if (is_plane(unit)) {
         const float k = l->k[0], mean = l->mean[0], bias = l->bias[0], b = l->b[0], share = l->share[0];
         const int64_t base = unit->base;
 #pragma omp simd
         for (int64_t r = 0; r < unit->rows; r++) {
             float d = bf16_at(x, base + r, shape.narrow) - mean;
-            float dz = through(shape.kind, bf16_at(dy, base + r, shape.narrow), k * d + bias, low, high);
+            float dz = through(kind, bf16_at(dy, base + r, shape.narrow), k * d + bias, low, high);
             bf16_put(dx, base + r, k * (dz - share) + b * d, shape.narrow);
         }
         return;
@@ -322,7 +345,7 @@ VECTOR_INLINE void spread_rows(const Job *job, const Unit *unit, int64_t lanes, 
 #pragma omp simd
         for (int64_t i = 0; i < lanes; i++) {
             float d = bf16_at(x, at + i, shape.narrow) - l->mean[i], z = l->k[i] * d + l->bias[i];
-            float dz = through(shape.kind, bf16_at(dy, at + i, shape.narrow), z, low, high);
+            float dz = through(kind, bf16_at(dy, at + i, shape.narrow), z, low, high);
             bf16_put(dx, at + i, l->k[i] * (dz - l->share[i]) + l->b[i] * d, shape.narrow);
         }
     }

@@ -377,14 +377,120 @@ static Status input_args(PlanContext *context, const Attempt *attempt, DnnlArg a
     return STATUS_OK;
 }
 
+/* Depthwise with stride 1: dx is the convolution of dy with each channel's kernel turned round,
+ *     dx[i] = sum over k of  dy[i + begin - k*dilation] * w[k],
+ * and the library's forward code for that is two to three times as fast as its backward code (and right in bf16). */
+typedef struct Mirror {
+    DnnlEngine *dnnl;
+    DnnlCall *call;
+    Slot *turned; /* weights [C/b, taps, b], taps in reverse */
+    int64_t taps;
+    size_t lane_bytes; /* of the channels of a block */
+} Mirror;
+
+static bool mirror_shape(const ConvShape *shape, ConvShape *mirror)
+{
+    const Window *window = &shape->window;
+    *mirror = *shape;
+    if (shape->groups == 1 || shape->groups != shape->in_channels || shape->groups != shape->out_channels)
+        return false;
+    for (int i = 0; i < window->rank; i++) {
+        int64_t reach = window_extent(window, i) - 1;
+        if (window->stride[i] != 1 || window->begin[i] < 0 || window->begin[i] > reach)
+            return false;
+        mirror->window.in[i] = window->out[i];
+        mirror->window.out[i] = window->in[i];
+        mirror->window.begin[i] = reach - window->begin[i];
+    }
+    window_count(&mirror->window);
+    return true;
+}
+
+/* Are these weights whole blocks of channels, tap after tap? */
+static Status mirror_lanes(const Attempt *attempt, int *block, Error *err)
+{
+    static const dnnl_format_tag_t by16[] = {dnnl_Abcd16a, dnnl_Abcde16a, dnnl_Abcdef16a};
+    static const dnnl_format_tag_t by8[] = {dnnl_Abcd8a, dnnl_Abcde8a, dnnl_format_tag_undef};
+    const_dnnl_md wanted = dnnl_query_md(attempt->descriptor, dnnl_query_weights_md, 0);
+    const Window *window = &attempt->shape->window;
+    int64_t w[RANK_MAX] = {attempt->shape->groups, 1, 1};
+    memcpy(w + 3, window->kernel, (size_t)window->rank * sizeof w[0]);
+    *block = 0;
+    for (int i = 0; i < 2 && *block == 0; i++) {
+        dnnl_md md = NULL;
+        dnnl_format_tag_t tag = (i == 0 ? by16 : by8)[window->rank - 1];
+        if (tag == dnnl_format_tag_undef)
+            continue;
+        TRY(dnnl_md_tag(&md, attempt->dtype, window->rank + 3, w, tag, err));
+        if (dnnl_md_same(md, wanted))
+            *block = i == 0 ? 16 : 8;
+        dnnl_memory_desc_destroy(md);
+    }
+    return STATUS_OK;
+}
+
+static Status run_mirror(Step *step, Error *err)
+{
+    const Mirror *state = step->state;
+    const char *from = step->in[1]->data;
+    char *to = state->turned->data;
+    size_t block_bytes = state->lane_bytes * (size_t)state->taps;
+    for (size_t at = 0; at < state->turned->bytes; at += block_bytes)
+        for (int64_t k = 0; k < state->taps; k++)
+            memcpy(to + at + (size_t)(state->taps - 1 - k) * state->lane_bytes,
+                   from + at + (size_t)k * state->lane_bytes, state->lane_bytes);
+    return dnnl_call_run(state->dnnl, state->call, err);
+}
+
+/* *done: the step is planned so; else nothing has happened. */
+static Status mirror_prepare(const Attempt *backward, bool *done, Error *err)
+{
+    PlanContext *context = backward->context;
+    ConvShape shape;
+    Attempt attempt = *backward;
+    int block = 0;
+    *done = false;
+    if (!mirror_shape(backward->shape, &shape))
+        return STATUS_OK;
+    attempt.shape = &shape;
+    attempt.direction = DIRECTION_FORWARD;
+    TRY(choose(&attempt, err));
+    if (attempt.descriptor == NULL)
+        return STATUS_OK;
+    if (grade(attempt.descriptor) == 0)
+        TRY(mirror_lanes(&attempt, &block, err));
+    if (block == 0) {
+        dnnl_primitive_desc_destroy(attempt.descriptor);
+        return STATUS_OK;
+    }
+    Slot *weights = NULL;
+    TRY(weight_slot(&attempt, &weights, err));
+    Mirror *state = kernel_state(context, sizeof *state);
+    state->dnnl = context->dnnl;
+    state->turned = kernel_temporary(context, dnnl_query_md(attempt.descriptor, dnnl_query_weights_md, 0));
+    state->taps = shape.window.kernel_count;
+    state->lane_bytes = (size_t)block * dtype_size(attempt.dtype);
+    DnnlArg args[] = {{DNNL_ARG_SRC, kernel_input_as(context, 0, attempt.x, attempt.dtype)},
+                      {DNNL_ARG_WEIGHTS, state->turned},
+                      {DNNL_ARG_DST, kernel_output_as(context, 0, attempt.y, attempt.dtype)}};
+    TRY(kernel_call(context, attempt.descriptor, args, 3, &state->call, err));
+    kernel_run(context, run_mirror, state->call->implementation);
+    *done = true;
+    return STATUS_OK;
+}
+
 Status conv_grad_input_prepare(PlanContext *context, Error *err)
 {
     ConvShape shape;
     Attempt attempt;
     DnnlArg args[3];
+    bool mirrored = false;
     if (!fits(context))
         return kernel_eval(context, err);
     TRY(attempt_make(context, &shape, DIRECTION_INPUT, false, &attempt, err));
+    TRY(mirror_prepare(&attempt, &mirrored, err));
+    if (mirrored)
+        return STATUS_OK;
     TRY(choose(&attempt, err));
     if (attempt.descriptor == NULL)
         return kernel_eval(context, err);

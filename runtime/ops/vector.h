@@ -23,17 +23,15 @@ VECTOR_INLINE float vector_from_bits(uint32_t bits)
     return f;
 }
 
-/* e^x within 2 ulp; 0 below -87.3, infinity above 88.7, NaN stays NaN.
+/* e^x within 2 ulp for -87.3 <= x <= 88.7, which nobody checks.
  * x = n ln2 + r with |r| <= ln2/2; e^r by its polynomial (coefficients of Cephes' expf), times 2^n through the exponent
  * bits. */
-VECTOR_INLINE float vector_exp(float x)
+VECTOR_INLINE float vector_exp_inner(float x)
 {
     const float magic = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
-    float clamped = x > 88.72283F ? 88.72283F : x;
-    clamped = clamped < -87.33654F ? -87.33654F : clamped;
-    float shifted = clamped * 1.44269504F + magic;
+    float shifted = x * 1.44269504F + magic;
     float n = shifted - magic;
-    float r = clamped - n * 0.693359375F + n * 2.12194440e-4F;
+    float r = x - n * 0.693359375F + n * 2.12194440e-4F;
     float p = 1.9875691500e-4F;
     p = p * r + 1.3981999507e-3F;
     p = p * r + 8.3334519073e-3F;
@@ -41,12 +39,19 @@ VECTOR_INLINE float vector_exp(float x)
     p = p * r + 1.6666665459e-1F;
     p = p * r + 5.0000001201e-1F;
     p = p * r * r + r + 1.0F;
-    int32_t bits;
+    uint32_t bits;
     memcpy(&bits, &shifted, sizeof bits);
-    /* 2^n in two factors: n may be 128 */
-    int32_t whole = bits - 0x4B400000, half = whole >> 1;
-    float y =
-        p * vector_from_bits((uint32_t)(half + 127) << 23) * vector_from_bits((uint32_t)(whole - half + 127) << 23);
+    uint32_t whole = bits - 0x4B400000U, exponent;
+    memcpy(&exponent, &p, sizeof exponent);
+    return vector_from_bits(exponent + (whole << 23));
+}
+
+/* e^x within 2 ulp; 0 below -87.3, infinity above 88.7, NaN stays NaN. */
+VECTOR_INLINE float vector_exp(float x)
+{
+    float clamped = x > 88.72283F ? 88.72283F : x;
+    clamped = clamped < -87.33654F ? -87.33654F : clamped;
+    float y = vector_exp_inner(clamped);
     y = x > 88.72283F ? __builtin_inff() : y;
     y = x < -87.33654F ? 0.0F : y;
     return x != x ? x : y;
