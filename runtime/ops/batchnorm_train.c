@@ -16,7 +16,8 @@
 
 enum {
     TURN_BYTES = 512 << 10, /* of one tensor, a thread and turn: half of a core's second-level cache */
-    SAMPLES = 16            /* elements whose mean stands in for a channel's until it is known */
+    STREAM_BYTES = 16 << 20, /* a result of this size is out of the caches before anyone reads it */
+    SAMPLES = 4             /* rows whose mean stands in for a unit's until it is known */
 };
 
 typedef struct Job {
@@ -151,7 +152,7 @@ VECTOR_INLINE void store_sums(const Job *job, const Unit *unit, const double *fi
     }
 }
 
-/* ---- forward: sums of distances and of their squares ---------------------------------------------------------------- */
+/* ---- forward: means and squares about them of each unit ---------------------------------------------------------------- */
 
 VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, bool narrow, const Lanes *l, double *first,
                                  double *second)
@@ -199,20 +200,51 @@ VECTOR_INLINE void moments_rows(const Job *job, const Unit *unit, int64_t lanes,
     }
 }
 
+/* Distances are taken to the mean of a few rows, so that squares do not cancel: (mean - guess)^2 << var. */
+VECTOR_INLINE void guess_means(const Job *job, const Unit *unit, float *guess)
+{
+    int64_t samples = unit->rows < SAMPLES ? unit->rows : SAMPLES;
+    for (int64_t i = 0; i < samples; i++) {
+        int64_t at = unit->base + i * unit->rows / samples * unit->step;
+        for (int64_t c = 0; c < unit->lanes; c++)
+            guess[c] += bf16_at(job->loop->x, at + c, job->loop->view->narrow) / (float)samples;
+    }
+}
+
 VECTOR_CLONES
 static void moments_range(int64_t begin, int64_t end, void *context)
 {
     const Job *job = context;
     for (int64_t index = begin; index < end; index++) {
         Unit unit = turn_unit(job, index);
-        Lanes l = lanes_of(job, &unit);
-        double first[LANES] = {0}, second[LANES] = {0};
+        Lanes l = {0};
+        double first[LANES] = {0}, second[LANES] = {0}, rows = (double)unit.rows;
+        guess_means(job, &unit, l.mean);
         WITH_PRECISION(moments_rows, BATCHNORM_LINEAR, &l, first, second);
+        for (int64_t i = 0; i < unit.lanes; i++) {
+            double squares = second[i] - first[i] * first[i] / rows;
+            second[i] = squares > 0 || squares != squares ? squares : 0;
+            first[i] = (double)l.mean[i] + first[i] / rows;
+        }
         store_sums(job, &unit, first, second);
     }
 }
 
 /* ---- forward: results ------------------------------------------------------------------------------------------------ */
+
+/* A result larger than the caches is written past them: a plain store would first read what it overwrites. */
+VECTOR_INLINE void apply_stream(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
+{
+    const float low = job->loop->low, high = job->loop->high;
+    const float *x = (const float *)job->loop->x + unit->base;
+    float *y = (float *)job->loop->y + unit->base, row[LANES];
+    for (int64_t r = 0; r < unit->rows; r++) {
+#pragma omp simd
+        for (int64_t i = 0; i < lanes; i++)
+            row[i] = activate(shape.kind, l->k[i] * (x[r * lanes + i] - l->mean[i]) + l->bias[i], low, high);
+        vector_stream(y + r * lanes, row, lanes);
+    }
+}
 
 VECTOR_INLINE void apply_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
 {
@@ -248,6 +280,18 @@ static void apply_range(int64_t begin, int64_t end, void *context)
         Lanes l = lanes_of(job, &unit);
         WITH_SHAPE(apply_rows, &l)
     }
+}
+
+VECTOR_CLONES
+static void apply_stream_range(int64_t begin, int64_t end, void *context)
+{
+    const Job *job = context;
+    for (int64_t index = begin; index < end; index++) {
+        Unit unit = turn_unit(job, index);
+        Lanes l = lanes_of(job, &unit);
+        WITH_SHAPE(apply_stream, &l)
+    }
+    vector_stream_end();
 }
 
 /* ---- gradient: sums of dz and dz (x - mean) ---------------------------------------------------------------------- */
@@ -402,49 +446,50 @@ static void add_samples(const BatchNormLoop *loop, int64_t c, double *first, dou
     }
 }
 
-/* Distances are taken to the mean of a few elements, so that squares do not cancel: (mean - guess)^2 << var. */
-static float guess_mean(const BatchNormLoop *loop, int64_t c)
+/* Units know their own means and sums of squares about them (Chan, Golub & LeVeque 1979):
+ *     mean = sum mean_n / N,  M var = sum over n of  squares_n + S (mean_n - mean)^2 */
+static void finish_moments(const BatchNormLoop *loop, float *k, int64_t begin, int64_t end)
 {
     const ChannelView *v = loop->view;
-    int64_t count = v->batch * v->spatial, samples = count < SAMPLES ? count : SAMPLES;
-    int64_t step = v->layout == LAYOUT_NHWC ? v->channels : v->block;
-    double sum = 0;
-    for (int64_t i = 0; i < samples; i++) {
-        int64_t at = (2 * i + 1) * count / (2 * samples);
-        sum += (double)bf16_at(loop->x, channel_offset(v, at / v->spatial, c) + at % v->spatial * step, v->narrow);
-    }
-    return samples > 0 ? (float)(sum / (double)samples) : 0;
-}
-
-static void finish_moments(const BatchNormLoop *loop, const float *guess, float *k, int64_t begin, int64_t end)
-{
-    double count = element_count(loop->view);
     for (int64_t c = begin; c < end; c++) {
-        double first, second;
-        add_samples(loop, c, &first, &second);
-        double distance = first / count, square = second / count - distance * distance;
-        loop->mean[c] = (float)((double)guess[c] + distance);
-        loop->var[c] = (float)(square > 0 ? square : 0);
+        double sum = 0, squares = 0;
+        for (int64_t n = 0; n < v->batch; n++)
+            sum += loop->first[n * v->channels + c];
+        double mean = sum / (double)v->batch;
+        for (int64_t n = 0; n < v->batch; n++) {
+            double distance = loop->first[n * v->channels + c] - mean;
+            squares += loop->second[n * v->channels + c] + (double)v->spatial * distance * distance;
+        }
+        loop->mean[c] = (float)mean;
+        loop->var[c] = (float)(squares / element_count(v));
         k[c] = (float)((double)loop->scale[c] / sqrt((double)loop->var[c] + (double)loop->epsilon));
     }
+}
+
+/* Blocks of aligned f32 that fill cache lines, and a result that takes no input's place. */
+static bool streams(const BatchNormLoop *loop)
+{
+    const ChannelView *v = loop->view;
+    int64_t bytes = v->batch * v->blocks * v->block * v->spatial * (int64_t)sizeof(float);
+    return v->layout == LAYOUT_BLOCKED && v->block == LANES && !v->narrow && loop->x != loop->y &&
+           bytes >= STREAM_BYTES && (uintptr_t)loop->y % 64 == 0;
 }
 
 void batchnorm_forward(BatchNormLoop *loop, void *scratch)
 {
     const ChannelView *v = loop->view;
-    float *guess = loop_begin(loop, scratch), *k = guess + v->channels;
+    float *k = loop_begin(loop, scratch);
     int64_t turn = turn_groups(v), all = group_count(v), width = lane_width(v);
-    for (int64_t c = 0; c < v->channels; c++)
-        guess[c] = guess_mean(loop, c);
+    bool stream = streams(loop);
     for (int64_t g = 0; g < all; g += turn) {
         int64_t groups = g + turn < all ? turn : all - g, end = (g + groups) * width;
-        Job job = {.loop = loop, .first_group = g, .groups = groups, .mean = {guess, 0}};
+        Job job = {.loop = loop, .first_group = g, .groups = groups};
         parallel_for(v->batch * groups, 1, moments_range, &job);
-        finish_moments(loop, guess, k, g * width, end < v->channels ? end : v->channels);
+        finish_moments(loop, k, g * width, end < v->channels ? end : v->channels);
         job.k = (ChannelTerm){k, 0};
         job.mean = (ChannelTerm){loop->mean, 0};
         job.bias = (ChannelTerm){loop->bias, 0};
-        parallel_for(v->batch * groups, 1, apply_range, &job);
+        parallel_for(v->batch * groups, 1, stream ? apply_stream_range : apply_range, &job);
     }
 }
 

@@ -6,6 +6,9 @@
 
 #include <stdint.h>
 #include <string.h>
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 
 /* Levels, not names of processors: gcc asks for a name with __builtin_cpu_is, which is true of that one processor
  * alone. */
@@ -15,6 +18,25 @@
 #define VECTOR_CLONES
 #endif
 #define VECTOR_INLINE static inline __attribute__((always_inline))
+
+/* Stores `count` floats (a multiple of 4, `to` at a multiple of 16 bytes) past the caches; vector_stream_end makes them
+ * visible to other threads. */
+VECTOR_INLINE void vector_stream(float *to, const float *from, int64_t count)
+{
+#if defined(__SSE__)
+    for (int64_t i = 0; i < count; i += 4)
+        _mm_stream_ps(to + i, _mm_loadu_ps(from + i));
+#else
+    memcpy(to, from, (size_t)count * sizeof *to);
+#endif
+}
+
+VECTOR_INLINE void vector_stream_end(void)
+{
+#if defined(__SSE__)
+    _mm_sfence();
+#endif
+}
 
 VECTOR_INLINE float vector_from_bits(uint32_t bits)
 {
