@@ -92,34 +92,39 @@ typedef struct Shape {
     bool narrow; /* bf16 */
 } Shape;
 
-/* `body(job, unit, lanes, shape, ...)` with lanes and shape known to the compiler. */
-#define WITH_LANES(body, shape, ...)                                                                                   \
-    (unit.whole        ? body(job, &unit, LANES, shape, __VA_ARGS__)                                                   \
-     : unit.lanes == 8 ? body(job, &unit, 8, shape, __VA_ARGS__)                                                       \
-                       : body(job, &unit, unit.lanes, shape, __VA_ARGS__))
-#define WITH_PRECISION(body, kind, ...)                                                                                \
-    (job->loop->view->narrow ? WITH_LANES(body, ((Shape){kind, true}), __VA_ARGS__)                                    \
-                             : WITH_LANES(body, ((Shape){kind, false}), __VA_ARGS__))
-#define WITH_SHAPE(body, ...)                                                                                          \
+/* `body(job, unit, lanes, shape, ...)` with lanes and shape known to the compiler, for what plans are made of: whole
+ * blocks, half ones in f32, plain channels in f32. Other rows are short or rare and find out as they go. */
+#define BY_KIND(body, lanes, narrow, ...)                                                                              \
     switch (job->loop->activation) {                                                                                   \
     case BATCHNORM_LINEAR:                                                                                             \
-        WITH_PRECISION(body, BATCHNORM_LINEAR, __VA_ARGS__);                                                           \
+        body(job, &unit, lanes, ((Shape){BATCHNORM_LINEAR, narrow}), __VA_ARGS__);                                     \
         break;                                                                                                         \
     case BATCHNORM_RELU:                                                                                               \
-        WITH_PRECISION(body, BATCHNORM_RELU, __VA_ARGS__);                                                             \
+        body(job, &unit, lanes, ((Shape){BATCHNORM_RELU, narrow}), __VA_ARGS__);                                       \
         break;                                                                                                         \
     case BATCHNORM_CLIP:                                                                                               \
-        WITH_PRECISION(body, BATCHNORM_CLIP, __VA_ARGS__);                                                             \
+        body(job, &unit, lanes, ((Shape){BATCHNORM_CLIP, narrow}), __VA_ARGS__);                                       \
         break;                                                                                                         \
     case BATCHNORM_SWISH:                                                                                              \
-        WITH_PRECISION(body, BATCHNORM_SWISH, __VA_ARGS__);                                                            \
+        body(job, &unit, lanes, ((Shape){BATCHNORM_SWISH, narrow}), __VA_ARGS__);                                      \
         break;                                                                                                         \
     case BATCHNORM_HARD_SWISH:                                                                                         \
-        WITH_PRECISION(body, BATCHNORM_HARD_SWISH, __VA_ARGS__);                                                       \
+        body(job, &unit, lanes, ((Shape){BATCHNORM_HARD_SWISH, narrow}), __VA_ARGS__);                                 \
         break;                                                                                                         \
     }
+#define BY_SHAPE(body, plane, ...)                                                                                     \
+    if (is_plane(&unit))                                                                                               \
+        BY_KIND(plane, 1, false, __VA_ARGS__)                                                                          \
+    else if (unit.whole && job->loop->view->narrow)                                                                    \
+        BY_KIND(body, LANES, true, __VA_ARGS__)                                                                        \
+    else if (unit.whole)                                                                                               \
+        BY_KIND(body, LANES, false, __VA_ARGS__)                                                                       \
+    else if (unit.lanes == 8 && !job->loop->view->narrow)                                                              \
+        BY_KIND(body, 8, false, __VA_ARGS__)                                                                           \
+    else                                                                                                               \
+        body(job, &unit, unit.lanes, ((Shape){job->loop->activation, job->loop->view->narrow}), __VA_ARGS__);
 
-/* A plain channel lies in one run: rows of one lane become rows of LANES positions and a rest. */
+/* A plain channel lies in one run. */
 VECTOR_INLINE bool is_plane(const Unit *unit)
 {
     return unit->step == 1 && unit->lanes == 1;
@@ -154,9 +159,9 @@ VECTOR_INLINE void store_sums(const Job *job, const Unit *unit, const double *fi
 
 /* ---- forward: means and squares about them of each unit ---------------------------------------------------------------- */
 
-VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, bool narrow, const Lanes *l, double *first,
-                                 double *second)
+VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, const Lanes *l, double *first, double *second)
 {
+    const bool narrow = false;
     const void *x = job->loop->x;
     const float mean = l->mean[0];
     const int64_t base = unit->base, run = (int64_t)RUN * LANES;
@@ -174,13 +179,9 @@ VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, bool narrow, 
     }
 }
 
-VECTOR_INLINE void moments_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l,
+VECTOR_INLINE void moments_rows(const Job *job, const Unit *unit, int64_t lanes, bool narrow, const Lanes *l,
                                 double *first, double *second)
 {
-    if (is_plane(unit)) {
-        moments_plane(job, unit, shape.narrow, l, first, second);
-        return;
-    }
     const void *x = job->loop->x;
     for (int64_t begin = 0; begin < unit->rows; begin += RUN) {
         int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows;
@@ -188,7 +189,7 @@ VECTOR_INLINE void moments_rows(const Job *job, const Unit *unit, int64_t lanes,
         for (int64_t r = begin; r < end; r++) {
             int64_t at = unit->base + r * unit->step;
             for (int64_t i = 0; i < lanes; i++) {
-                float d = bf16_at(x, at + i, shape.narrow) - l->mean[i];
+                float d = bf16_at(x, at + i, narrow) - l->mean[i];
                 one[i] += d;
                 two[i] += d * d;
             }
@@ -220,7 +221,14 @@ static void moments_range(int64_t begin, int64_t end, void *context)
         Lanes l = {0};
         double first[LANES] = {0}, second[LANES] = {0}, rows = (double)unit.rows;
         guess_means(job, &unit, l.mean);
-        WITH_PRECISION(moments_rows, BATCHNORM_LINEAR, &l, first, second);
+        if (is_plane(&unit))
+            moments_plane(job, &unit, &l, first, second);
+        else if (unit.whole && job->loop->view->narrow)
+            moments_rows(job, &unit, LANES, true, &l, first, second);
+        else if (unit.whole)
+            moments_rows(job, &unit, LANES, false, &l, first, second);
+        else
+            moments_rows(job, &unit, unit.lanes, job->loop->view->narrow, &l, first, second);
         for (int64_t i = 0; i < unit.lanes; i++) {
             double squares = second[i] - first[i] * first[i] / rows;
             second[i] = squares > 0 || squares != squares ? squares : 0;
@@ -246,21 +254,22 @@ VECTOR_INLINE void apply_stream(const Job *job, const Unit *unit, int64_t lanes,
     }
 }
 
+VECTOR_INLINE void apply_plane(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
+{
+    (void)lanes;
+    const float low = job->loop->low, high = job->loop->high, k = l->k[0], mean = l->mean[0], bias = l->bias[0];
+    const float *x = (const float *)job->loop->x + unit->base;
+    float *y = (float *)job->loop->y + unit->base;
+#pragma omp simd
+    for (int64_t r = 0; r < unit->rows; r++)
+        y[r] = activate(shape.kind, k * (x[r] - mean) + bias, low, high);
+}
+
 VECTOR_INLINE void apply_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
 {
     const float low = job->loop->low, high = job->loop->high;
     const void *x = job->loop->x;
     void *y = job->loop->y;
-    if (is_plane(unit)) {
-        const float k = l->k[0], mean = l->mean[0], bias = l->bias[0];
-        const int64_t base = unit->base;
-#pragma omp simd
-        for (int64_t r = 0; r < unit->rows; r++) {
-            float z = k * (bf16_at(x, base + r, shape.narrow) - mean) + bias;
-            bf16_put(y, base + r, activate(shape.kind, z, low, high), shape.narrow);
-        }
-        return;
-    }
     for (int64_t r = 0; r < unit->rows; r++) {
         const int64_t at = unit->base + r * unit->step;
 #pragma omp simd
@@ -278,7 +287,7 @@ static void apply_range(int64_t begin, int64_t end, void *context)
     for (int64_t index = begin; index < end; index++) {
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
-        WITH_SHAPE(apply_rows, &l)
+        BY_SHAPE(apply_rows, apply_plane, &l)
     }
 }
 
@@ -289,29 +298,29 @@ static void apply_stream_range(int64_t begin, int64_t end, void *context)
     for (int64_t index = begin; index < end; index++) {
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
-        WITH_SHAPE(apply_stream, &l)
+        BY_KIND(apply_stream, LANES, false, &l)
     }
     vector_stream_end();
 }
 
 /* ---- gradient: sums of dz and dz (x - mean) ---------------------------------------------------------------------- */
 
-VECTOR_INLINE void sums_plane(const Job *job, const Unit *unit, Shape shape, const Lanes *l, double *first,
-                              double *second)
+VECTOR_INLINE void sums_plane(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l,
+                              double *first, double *second)
 {
+    (void)lanes;
     const float low = job->loop->low, high = job->loop->high, k = l->k[0], mean = l->mean[0], bias = l->bias[0];
-    const void *x = job->loop->x, *dy = job->loop->dy;
-    void *dx = job->loop->y;
-    const int64_t base = unit->base, run = (int64_t)RUN * LANES;
+    const float *x = (const float *)job->loop->x + unit->base, *dy = (const float *)job->loop->dy + unit->base;
+    float *dx = (float *)job->loop->y + unit->base;
+    const int64_t run = (int64_t)RUN * LANES;
     for (int64_t begin = 0; begin < unit->rows; begin += run) {
         int64_t end = begin + run < unit->rows ? begin + run : unit->rows;
         float one = 0, two = 0;
 #pragma omp simd reduction(+ : one, two)
         for (int64_t r = begin; r < end; r++) {
-            float d = bf16_at(x, base + r, shape.narrow) - mean;
-            float dz = through(shape.kind, bf16_at(dy, base + r, shape.narrow), k * d + bias, low, high);
+            float d = x[r] - mean, dz = through(shape.kind, dy[r], k * d + bias, low, high);
             if (is_dear(shape.kind))
-                bf16_put(dx, base + r, dz, shape.narrow);
+                dx[r] = dz;
             one += dz;
             two += dz * d;
         }
@@ -326,10 +335,6 @@ VECTOR_INLINE void sums_rows(const Job *job, const Unit *unit, int64_t lanes, Sh
     const float low = job->loop->low, high = job->loop->high;
     const void *x = job->loop->x, *dy = job->loop->dy;
     void *dx = job->loop->y;
-    if (is_plane(unit)) {
-        sums_plane(job, unit, shape, l, first, second);
-        return;
-    }
     for (int64_t begin = 0; begin < unit->rows; begin += RUN) {
         int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows;
         float one[LANES] = {0}, two[LANES] = {0};
@@ -359,12 +364,28 @@ static void sums_range(int64_t begin, int64_t end, void *context)
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
         double first[LANES] = {0}, second[LANES] = {0};
-        WITH_SHAPE(sums_rows, &l, first, second)
+        BY_SHAPE(sums_rows, sums_plane, &l, first, second)
         store_sums(job, &unit, first, second);
     }
 }
 
 /* ---- gradient: dx -------------------------------------------------------------------------------------------------- */
+
+VECTOR_INLINE void spread_plane(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
+{
+    (void)lanes;
+    const BatchNormActivation kind = is_dear(shape.kind) ? BATCHNORM_LINEAR : shape.kind;
+    const float low = job->loop->low, high = job->loop->high;
+    const float k = l->k[0], mean = l->mean[0], bias = l->bias[0], b = l->b[0], share = l->share[0];
+    const float *x = (const float *)job->loop->x + unit->base;
+    float *dx = (float *)job->loop->y + unit->base;
+    const float *dy = is_dear(shape.kind) ? dx : (const float *)job->loop->dy + unit->base;
+#pragma omp simd
+    for (int64_t r = 0; r < unit->rows; r++) {
+        float d = x[r] - mean, dz = through(kind, dy[r], k * d + bias, low, high);
+        dx[r] = k * (dz - share) + b * d;
+    }
+}
 
 VECTOR_INLINE void spread_rows(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
 {
@@ -373,17 +394,6 @@ VECTOR_INLINE void spread_rows(const Job *job, const Unit *unit, int64_t lanes, 
     const void *x = job->loop->x;
     void *dx = job->loop->y;
     const void *dy = is_dear(shape.kind) ? dx : job->loop->dy;
-    if (is_plane(unit)) {
-        const float k = l->k[0], mean = l->mean[0], bias = l->bias[0], b = l->b[0], share = l->share[0];
-        const int64_t base = unit->base;
-#pragma omp simd
-        for (int64_t r = 0; r < unit->rows; r++) {
-            float d = bf16_at(x, base + r, shape.narrow) - mean;
-            float dz = through(kind, bf16_at(dy, base + r, shape.narrow), k * d + bias, low, high);
-            bf16_put(dx, base + r, k * (dz - share) + b * d, shape.narrow);
-        }
-        return;
-    }
     for (int64_t r = 0; r < unit->rows; r++) {
         const int64_t at = unit->base + r * unit->step;
 #pragma omp simd
@@ -402,7 +412,7 @@ static void spread_range(int64_t begin, int64_t end, void *context)
     for (int64_t index = begin; index < end; index++) {
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
-        WITH_SHAPE(spread_rows, &l)
+        BY_SHAPE(spread_rows, spread_plane, &l)
     }
 }
 
