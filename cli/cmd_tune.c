@@ -1,9 +1,12 @@
 /* regraft tune: options, and the order of things. */
 #include "cli/tune.h"
 
+#include <errno.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 typedef TuneFields Fields;
 
@@ -83,7 +86,7 @@ static const Option options[] = {
             "that back")},
     {OPTION("--output", 'o', TEXT, output, "FILE", "where the tuned model goes; never the input"), .required = true,
      .group = "Result"},
-    {OPTION("--run", 0, TEXT, run_folder, "DIR", "keep arguments, metrics, confusion matrix and checkpoint here")},
+    {OPTION("--run", 0, TEXT, run_folder, "DIR", "keep arguments, environment, metrics, confusion matrix and checkpoint here")},
     {OPTION("--resume", 0, TEXT, resume, "DIR", "go on from the checkpoint of an interrupted run's folder")},
     {OPTION("--strip-doc", 0, FLAG, strip_doc, NULL, "drop doc strings and stack traces")},
     {OPTION("--no-verify", 0, FLAG, no_verify, NULL, "do not read the result back and compare")},
@@ -153,17 +156,99 @@ static Status choose_precision(Tune *tune, Error *err)
     return STATUS_OK;
 }
 
+/* What the numbers may depend on besides the arguments. */
+static void write_environment(Tune *tune)
+{
+    Str text;
+    Error ignored = {0};
+    str_init(&text);
+    str_printf(&text, "regraft %s\n", REGRAFT_VERSION);
+    runtime_describe(&text);
+    progress_file(&tune->progress, "environment.txt", text.text, &ignored);
+    str_release(&text);
+}
+
+static bool is_dropped(const char *argument, bool *with_value)
+{
+    static const char *const names[] = {"--run", "--resume"};
+    for (size_t i = 0; i < 2; i++) {
+        size_t length = strlen(names[i]);
+        if (strncmp(argument, names[i], length) != 0 || (argument[length] != '\0' && argument[length] != '='))
+            continue;
+        *with_value = argument[length] == '\0';
+        return true;
+    }
+    return false;
+}
+
+static void append_quoted(Str *text, const char *argument)
+{
+    bool plain = argument[0] != '\0' && strcspn(argument, " \t\n\"'$&|;<>()*?[]#~=%\\`!{}") == strlen(argument);
+    str_append(text, plain ? " " : " '");
+    for (const char *p = argument; *p != '\0'; p++)
+        if (*p == '\'')
+            str_append(text, "'\\''");
+        else
+            str_append_bytes(text, p, 1);
+    if (!plain)
+        str_append(text, "'");
+}
+
+/* The same command, with --resume. */
+static void say_how_to_resume(const Tune *tune, int argc, char **argv, Status status)
+{
+    Str text;
+    bool with_value;
+    str_init(&text);
+    for (int i = 1; i < argc; i++)
+        if (is_dropped(argv[i], &with_value))
+            i += with_value;
+        else
+            append_quoted(&text, argv[i]);
+    str_append(&text, " --resume");
+    append_quoted(&text, tune->folder);
+    if (status == STATUS_INTERRUPTED)
+        fprintf(stderr, "stopped; go on with: regraft tune%s\n", text.text);
+    else
+        fprintf(stderr, "the state after the last good epoch is kept; go on from it with a smaller --lr: regraft tune%s\n",
+                text.text);
+    str_release(&text);
+}
+
+/* A folder that nobody asked for stays only when there is something to go on from. */
+static void end_run(const Tune *tune, int argc, char **argv, Status status)
+{
+    Str path;
+    if (tune->folder == NULL)
+        return;
+    str_init(&path);
+    str_printf(&path, "%s/checkpoint", tune->folder);
+    if (access(path.text, F_OK) == 0 && (status == STATUS_INTERRUPTED || status == STATUS_DIVERGED)) {
+        say_how_to_resume(tune, argc, argv, status);
+    } else if (tune->fields->resume == NULL && tune->fields->run_folder == NULL) {
+        unlink(path.text);
+        rmdir(tune->folder);
+    }
+    str_release(&path);
+}
+
 static Status run(Tune *tune, int argc, char **argv, Error *err)
 {
     const TuneFields *fields = tune->fields;
     const char *folder = fields->resume != NULL ? fields->resume : fields->run_folder;
+    if (fields->resume != NULL && access(fields->resume, F_OK) != 0)
+        return fail(err, STATUS_REJECTED, "--resume: %s: %s", fields->resume, strerror(errno));
     TRY(document_open(tune->args->items[0], &tune->document, err));
     TRY(document_check_output(tune->document, fields->output, err));
     AtomicFile probe; /* a folder that cannot be written is better known before the training */
     TRY(atomic_open(&probe, fields->output, err));
     atomic_release(&probe);
     TRY(progress_open(&tune->progress, folder, fields->json, fields->quiet, fields->resume != NULL, err));
-    write_arguments(tune, argc, argv);
+    if (fields->resume == NULL)
+        write_arguments(tune, argc, argv);
+    write_environment(tune);
+    tune->folder =
+        folder != NULL ? folder : arena_printf(&tune->document->arena, "%s.run", fields->output);
     TRY(choose_precision(tune, err));
     TRY(tune_setup(tune, err));
     TRY(tune_train(tune, err));
@@ -192,9 +277,7 @@ Status cmd_tune(int argc, char **argv, Error *err)
     signal(SIGINT, on_interrupt);
     Tune tune = {.fields = &fields, .args = &args};
     Status status = run(&tune, argc, argv, err);
-    if (status == STATUS_INTERRUPTED && tune.progress.folder != NULL)
-        fprintf(stderr, "stopped; go on with: regraft tune %s ... --resume %s (and the same options)\n", args.items[0],
-                tune.progress.folder);
+    end_run(&tune, argc, argv, status);
     tune_release(&tune);
     return status;
 }

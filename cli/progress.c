@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -24,7 +25,10 @@ static Status open_file(const char *folder, const char *name, bool append, FILE 
     return status;
 }
 
-Status progress_open(Progress *progress, const char *folder, bool json, bool quiet, bool append, Error *err)
+static const char csv_heading[] =
+    "event,phase,epoch,step,loss,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_auc,seconds\n";
+
+Status progress_open(Progress *progress, const char *folder, bool json, bool quiet, bool resume, Error *err)
 {
     memset(progress, 0, sizeof *progress);
     progress->json = json;
@@ -33,13 +37,99 @@ Status progress_open(Progress *progress, const char *folder, bool json, bool qui
     progress->folder = folder;
     if (folder == NULL)
         return STATUS_OK;
+    progress->pending = resume;
+    str_init(&progress->pending_jsonl);
+    str_init(&progress->pending_csv);
+    if (resume) {
+        str_append(&progress->pending_csv, csv_heading);
+        return STATUS_OK;
+    }
     TRY(folder_make(folder, err));
-    TRY(open_file(folder, "metrics.jsonl", append, &progress->jsonl, err));
-    TRY(open_file(folder, "metrics.csv", append, &progress->csv, err));
-    if (!append)
-        fprintf(progress->csv,
-                "event,phase,epoch,step,loss,lr,train_loss,train_accuracy,val_loss,val_accuracy,val_auc,seconds\n");
+    TRY(open_file(folder, "metrics.jsonl", false, &progress->jsonl, err));
+    TRY(open_file(folder, "metrics.csv", false, &progress->csv, err));
+    fputs(csv_heading, progress->csv);
     return STATUS_OK;
+}
+
+/* ---- going on ---------------------------------------------------------------------------------------------------- */
+
+/* The epoch that a record is of; 0: it is no step and no epoch. */
+static uint64_t epoch_of_json(const char *line)
+{
+    bool counts = text_starts(line, "{\"event\":\"step\"") || text_starts(line, "{\"event\":\"epoch\"");
+    const char *key = counts ? strstr(line, "\"epoch\":") : NULL;
+    return key == NULL ? 0 : strtoull(key + 8, NULL, 10);
+}
+
+static uint64_t epoch_of_csv(const char *line)
+{
+    bool counts = text_starts(line, "step,") || text_starts(line, "epoch,");
+    const char *phase = counts ? strchr(line, ',') : NULL, *epoch = phase == NULL ? NULL : strchr(phase + 1, ',');
+    return epoch == NULL ? 0 : strtoull(epoch + 1, NULL, 10);
+}
+
+/* Whole lines of the earlier file that are of the first `epochs`, appended; a file that is not there has none. */
+static void take_over(const char *path, uint64_t epochs, uint64_t (*epoch_of)(const char *line), Str *out)
+{
+    Mapping file;
+    Error none = {0};
+    Str line;
+    if (mapping_open(&file, path, &none) != STATUS_OK)
+        return;
+    str_init(&line);
+    const char *at = (const char *)file.data, *end = at + file.size;
+    for (const char *newline; at < end && (newline = memchr(at, '\n', (size_t)(end - at))) != NULL; at = newline + 1) {
+        str_clear(&line);
+        str_append_bytes(&line, at, (size_t)(newline - at) + 1);
+        uint64_t epoch = epoch_of(line.text);
+        if (epoch > 0 && epoch <= epochs)
+            str_append_bytes(out, line.text, line.length);
+    }
+    str_release(&line);
+    mapping_release(&file);
+}
+
+static Status go_on_in(const char *folder, const char *name, uint64_t epochs, uint64_t (*epoch_of)(const char *line),
+                       Str *pending, FILE **file, Error *err)
+{
+    Str path;
+    str_init(&path);
+    str_printf(&path, "%s/%s", folder, name);
+    take_over(path.text, epochs, epoch_of, pending);
+    Status status = file_write_text(path.text, pending->text, err);
+    str_release(&path);
+    str_clear(pending);
+    return status == STATUS_OK ? open_file(folder, name, true, file, err) : status;
+}
+
+Status progress_resume(Progress *progress, uint64_t epochs, Error *err)
+{
+    if (!progress->pending)
+        return STATUS_OK;
+    progress->pending = false;
+    TRY(go_on_in(progress->folder, "metrics.jsonl", epochs, epoch_of_json, &progress->pending_jsonl, &progress->jsonl,
+                 err));
+    return go_on_in(progress->folder, "metrics.csv", epochs, epoch_of_csv, &progress->pending_csv, &progress->csv, err);
+}
+
+static void put_json_line(Progress *progress, const char *line)
+{
+    if (progress->pending)
+        str_append(&progress->pending_jsonl, line);
+    else if (progress->jsonl != NULL) {
+        fputs(line, progress->jsonl);
+        fflush(progress->jsonl); /* whoever is killed leaves whole lines */
+    }
+}
+
+static void put_csv_line(Progress *progress, const char *line)
+{
+    if (progress->pending)
+        str_append(&progress->pending_csv, line);
+    else if (progress->csv != NULL) {
+        fputs(line, progress->csv);
+        fflush(progress->csv);
+    }
 }
 
 void progress_close(Progress *progress)
@@ -50,6 +140,10 @@ void progress_close(Progress *progress)
         fclose(progress->jsonl);
     if (progress->csv != NULL)
         fclose(progress->csv);
+    if (progress->folder != NULL) {
+        str_release(&progress->pending_jsonl);
+        str_release(&progress->pending_csv);
+    }
     memset(progress, 0, sizeof *progress);
 }
 
@@ -89,8 +183,7 @@ void progress_note(Progress *progress, const char *event, const char *format, ..
     str_printf(&line, "{\"event\":\"%s\",\"text\":", event);
     str_append_json(&line, text);
     str_append(&line, "}\n");
-    if (progress->jsonl != NULL)
-        fputs(line.text, progress->jsonl);
+    put_json_line(progress, line.text);
     if (progress->json) {
         fputs(line.text, stdout);
         fflush(stdout);
@@ -158,28 +251,27 @@ static void record(Str *line, const char *phase, const TrainEvent *e)
     str_append(line, "}\n");
 }
 
-static void cell(FILE *file, double value)
-{
-    if (isfinite(value))
-        fprintf(file, ",%.9g", value);
-    else
-        fputc(',', file);
-}
-
-static void record_csv(FILE *file, const char *phase, const TrainEvent *e)
+static void record_csv(Progress *progress, const TrainEvent *e)
 {
     if (e->kind != EVENT_STEP && e->kind != EVENT_EPOCH)
         return;
     bool step = e->kind == EVENT_STEP;
-    fprintf(file, "%s,%s,%llu,%llu", step ? "step" : "epoch", phase, (unsigned long long)e->epoch,
-            (unsigned long long)e->step);
+    Str line;
+    str_init(&line);
+    str_printf(&line, "%s,%s,%llu,%llu", step ? "step" : "epoch", progress->phase, (unsigned long long)e->epoch,
+               (unsigned long long)e->step);
     const double values[] = {step ? e->loss : NAN,       step ? e->lr : NAN,
                              step ? NAN : e->train_loss, step ? NAN : e->train_accuracy,
                              step ? NAN : e->val_loss,   step ? NAN : e->val_accuracy,
                              step ? NAN : e->val_auc,    e->seconds};
-    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++)
-        cell(file, values[i]);
-    fputc('\n', file);
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        str_append(&line, ",");
+        if (isfinite(values[i]))
+            str_printf(&line, "%.9g", values[i]);
+    }
+    str_append(&line, "\n");
+    put_csv_line(progress, line.text);
+    str_release(&line);
 }
 
 /* ---- people
@@ -238,12 +330,8 @@ void progress_event(const TrainEvent *event, void *context)
     Str line;
     str_init(&line);
     record(&line, progress->phase, event);
-    if (progress->jsonl != NULL) {
-        fputs(line.text, progress->jsonl);
-        fflush(progress->jsonl);
-    }
-    if (progress->csv != NULL)
-        record_csv(progress->csv, progress->phase, event);
+    put_json_line(progress, line.text);
+    record_csv(progress, event);
     if (progress->json) {
         fputs(line.text, stdout);
         fflush(stdout);

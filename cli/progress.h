@@ -9,14 +9,19 @@
 typedef struct Progress {
     bool json, quiet, live; /* live: the last line of the terminal is ours */
     FILE *jsonl, *csv;      /* in the run folder; NULL: none */
+    bool pending;           /* resuming: records wait here until it is known where the run goes on */
+    Str pending_jsonl, pending_csv;
     const char *folder;
     const char *phase;
     double last_shown;
     uint64_t best_epoch;
 } Progress;
 
-/* `folder` NULL: nothing is kept. With `append` an earlier run's files go on (resume). */
-Status progress_open(Progress *progress, const char *folder, bool json, bool quiet, bool append, Error *err);
+/* `folder` NULL: nothing is kept. `resume`: an earlier run's files stay as they are until progress_resume. */
+Status progress_open(Progress *progress, const char *folder, bool json, bool quiet, bool resume, Error *err);
+/* The run goes on after `epochs` whole ones: their records are taken over from the earlier run, later ones (it was stopped inside an epoch) are
+ * dropped, so that the files are those of an uninterrupted run. Does nothing unless resuming. */
+Status progress_resume(Progress *progress, uint64_t epochs, Error *err);
 void progress_close(Progress *progress);
 void progress_phase(Progress *progress, const char *phase);
 /* ,"key":[{"target":...,"loss":...,...},...] */

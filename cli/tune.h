@@ -76,6 +76,7 @@ typedef struct Tune {
     size_t batch;
     Precision precision;
     Progress progress;
+    const char *folder; /* of the run: named by the user, or OUTPUT.run, which stays only where there is something to go on from */
     Arm probe, tuned;
     const Arm *chosen;
     Witness witness; /* of the chosen arm */

@@ -147,6 +147,7 @@ Status tune_save(Tune *tune, Error *err)
     TRY(document_save(tune->document, tune->fields->output, tune->fields->strip_doc, err));
     if (!tune->fields->no_verify)
         TRY(document_verify(tune->document, NULL, &tune->witness, tune->fields->strip_doc, tune->fields->output, err));
+    TRY(progress_resume(&tune->progress, 0, err)); /* when there was nothing to train */
     TRY(keep_summary(tune, err));
     show_table(tune);
     if (!tune->fields->json)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli/tune.h"
 
@@ -44,7 +45,9 @@ Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *so
                              .lengths = tune_lengths_of(tune, set),
                              .seed = (uint64_t)tune->fields->seed,
                              .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN};
-    return dataset_source_init(source, set, &tune->picture, &options, err);
+    TRY(dataset_source_init(source, set, &tune->picture, &options, err));
+    source->interrupted = train ? NULL : tune_interrupted; /* the trainer asks by itself */
+    return STATUS_OK;
 }
 
 /* ---- options of the trainer
@@ -100,8 +103,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
     options.schedule.warmup = f->warmup > 0 ? (uint64_t)f->warmup : 0;
     options.schedule.every = 30;
     options.schedule.factor = 0.1;
-    if (tune->progress.folder != NULL)
-        options.checkpoint = arena_printf(&tune->document->arena, "%s/checkpoint", tune->progress.folder);
+    options.checkpoint = arena_printf(&tune->document->arena, "%s/checkpoint", tune->folder);
     return options;
 }
 
@@ -300,6 +302,19 @@ static bool tuned_is_better(const Tune *tune)
     return a->accuracy > b->accuracy || (a->accuracy >= b->accuracy && a->loss < b->loss);
 }
 
+/* From the checkpoint; a run that was stopped before there was one begins anew. */
+static Status go_on(Tune *tune, Trainer *trainer, const char *checkpoint, Error *err)
+{
+    if (tune->fields->resume == NULL)
+        return folder_make(tune->folder, err);
+    if (access(checkpoint, F_OK) == 0)
+        TRY(trainer_resume(trainer, checkpoint, err));
+    TRY(progress_resume(&tune->progress, trainer_epoch(trainer), err));
+    progress_note(&tune->progress, "resumed", "going on after epoch %llu",
+                  (unsigned long long)trainer_epoch(trainer));
+    return STATUS_OK;
+}
+
 static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char *name, Error *err)
 {
     double begin = seconds_now();
@@ -316,8 +331,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
         status = part_open(tune, PART_TRAIN, &train, err);
     if (status == STATUS_OK)
         status = part_open(tune, PART_VAL, &val, err);
-    if (status == STATUS_OK && tune->fields->resume != NULL)
-        status = trainer_resume(trainer, options.checkpoint, err);
+    if (status == STATUS_OK)
+        status = go_on(tune, trainer, options.checkpoint, err);
     if (status == STATUS_OK)
         status = trainer_run(trainer, train.source, val.source, err);
     tune->tuned.seconds = seconds_now() - begin;

@@ -29,6 +29,8 @@ static Status dataset_next(Source *base, Batch *batch, Error *err)
 {
     DatasetSource *source = base->context;
     LoadedBatch loaded;
+    if (source->interrupted != NULL && source->interrupted(NULL))
+        return fail(err, STATUS_INTERRUPTED, "interrupted");
     TRY(loader_next(source->loader, &loaded, err));
     memset(batch, 0, sizeof *batch);
     batch->size = loaded.size;

@@ -5,6 +5,7 @@
  * version. Every primitive uses the caller's scratchpad, so one buffer serves them all and running allocates nothing.
  */
 #include "runtime/dnnl.h"
+#include "runtime/runtime.h"
 
 #include <string.h>
 
@@ -309,4 +310,11 @@ void dnnl_call_free(DnnlCall *call)
     if (call->primitive != NULL)
         dnnl_primitive_destroy(call->primitive);
     call->primitive = NULL;
+}
+
+void runtime_describe(Str *out)
+{
+    const dnnl_version_t *version = dnnl_version();
+    str_printf(out, "oneDNN %d.%d.%d, %s\nthreads %d\ncompiler %s\n", version->major, version->minor, version->patch,
+               dnnl_isa_name(), parallel_threads(), __VERSION__);
 }

@@ -17,6 +17,8 @@ extern const OpSet builtin_ops;
 /* ---- parallel.c ------------------------------------------------------------------------------------------- */
 
 void runtime_set_threads(int threads); /* of the one pool; 0 leaves it as it is */
+/* What numbers depend on, a line each: oneDNN's version and instruction set, threads, compiler. */
+void runtime_describe(Str *out);
 
 /* ---- interp.c: any graph through eval -------------------------------------------------------------------- */
 

@@ -335,6 +335,11 @@ Status trainer_resume(Trainer *trainer, const char *path, Error *err)
     return STATUS_OK;
 }
 
+uint64_t trainer_epoch(const Trainer *trainer)
+{
+    return trainer->position.epoch;
+}
+
 /* ---- evaluation
  * -------------------------------------------------------------------------------------------------------- */
 
@@ -666,7 +671,7 @@ static bool is_better(const Trainer *trainer, const Score *now)
     return now->accuracy > p->best_accuracy || (now->accuracy >= p->best_accuracy && now->loss < p->best_loss);
 }
 
-static Status end_epoch(Trainer *trainer, const Epoch *epoch, Source *validation, bool *stop, Error *err)
+static Status end_epoch(Trainer *trainer, const Epoch *epoch, Source *validation, Error *err)
 {
     Position *p = &trainer->position;
     Score now = {.loss = NAN, .accuracy = NAN, .auc = NAN};
@@ -705,19 +710,23 @@ static Status end_epoch(Trainer *trainer, const Epoch *epoch, Source *validation
         event.kind = EVENT_BEST;
         emit(trainer, &event);
     }
-    *stop = trainer->options.patience > 0 && validation != NULL && p->since_best >= trainer->options.patience;
     return save(trainer, err);
+}
+
+static bool is_patience_over(const Trainer *trainer, const Source *validation)
+{
+    const TrainOptions *o = &trainer->options;
+    return o->patience > 0 && validation != NULL && trainer->position.since_best >= o->patience;
 }
 
 /* After a failure or an interruption inside an epoch the position goes back to the epoch's begin, where the checkpoint
  * on disk is; what is in memory becomes that too, so that going on gives the bits of an uninterrupted run. */
 static Status train_epochs(Trainer *trainer, Source *train, Source *validation, Error *err)
 {
-    bool stop = false;
-    while (trainer->position.epoch < trainer->options.epochs && !stop) {
+    while (trainer->position.epoch < trainer->options.epochs && !is_patience_over(trainer, validation)) {
         Epoch epoch;
         TRY(train_epoch(trainer, train, &epoch, err));
-        TRY(end_epoch(trainer, &epoch, validation, &stop, err));
+        TRY(end_epoch(trainer, &epoch, validation, err));
     }
     return STATUS_OK;
 }

@@ -77,6 +77,7 @@ typedef struct DatasetSource {
     const Lengths *lengths; /* as in the options */
     Loader *loader;
     bool unlabelled; /* batches without targets */
+    bool (*interrupted)(void *context); /* asked before every batch; NULL: never */
 } DatasetSource;
 
 Status dataset_source_init(DatasetSource *source, const Dataset *set, const PictureSpec *picture, const LoaderOptions *options,
@@ -253,6 +254,7 @@ Status trainer_score(Trainer *trainer, Source *source, TargetScore *scores, doub
  * other options. */
 Status trainer_resume(Trainer *trainer, const char *path, Error *err);
 uint64_t trainer_best_epoch(const Trainer *trainer);
+uint64_t trainer_epoch(const Trainer *trainer); /* whole epochs done */
 
 /* ---- features.c: the frozen part, once ------------------------------------------------------------------------------ */
 

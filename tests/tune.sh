@@ -34,7 +34,7 @@ accuracy() { sed -nE 's/.*"accuracy": ?([0-9.]+).*/\1/p' "$1" | head -n 1; }
 above() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a > b) }'; }
 
 expect 0 "recipe auto" "$regraft" tune "$model" --data "$pictures" -o tuned.onnx --run run --epochs 4 --seed 1
-for file in arguments.txt metrics.jsonl metrics.csv result.json checkpoint probe_val.json tune_test.json; do
+for file in arguments.txt environment.txt metrics.jsonl metrics.csv result.json checkpoint probe_val.json tune_test.json; do
     holds "the run folder has $file" test -s run/$file
 done
 expect 0 "eval needs no flag" "$regraft" eval tuned.onnx --data "$pictures" --json
@@ -118,6 +118,27 @@ if [ ! -e resumed.onnx ]; then
     expect 0 "resuming" "$regraft" tune "${plain[@]}" -o resumed.onnx --resume broken
 fi
 holds "a resumed run gives the same bytes" cmp -s whole.onnx resumed.onnx
+records() { grep -E '"event":"(step|epoch)"' "$1/metrics.jsonl" | sed 's/,"seconds".*//'; sed 's/,[^,]*$//' "$1/metrics.csv"; }
+holds "and the same records, none twice" cmp -s <(records whole) <(records broken)
+
+# Ctrl-C, in a run without a folder: what is needed to go on is kept, and said; nothing of it stays in the end
+"$regraft" tune "${plain[@]}" -o stopped.onnx >out 2>err &
+child=$!
+for _ in $(seq 600); do
+    [ -e stopped.onnx.run/checkpoint ] && break
+    sleep 0.02
+done
+kill -INT $child
+wait $child
+code=$?
+if [ ! -e stopped.onnx ]; then
+    holds "an interrupted run is exit 130" test $code = 130
+    holds "it says how to go on" grep -q -- '--resume stopped.onnx.run$' err
+    expect 0 "going on" "$regraft" tune "${plain[@]}" -o stopped.onnx --resume stopped.onnx.run
+fi
+holds "an interrupted run gives the same bytes" cmp -s whole.onnx stopped.onnx
+holds "a finished run leaves no folder that nobody asked for" test ! -e tuned.onnx.run -a ! -e o.onnx.run
+expect 3 "resuming what is not there" "$regraft" tune "${plain[@]}" -o x.onnx --resume nowhere
 
 expect 2 "output equal to input" "$regraft" tune "$model" --data "$pictures" -o "$model"
 expect 3 "data that is not there" "$regraft" tune "$model" --data nowhere -o x.onnx
@@ -126,5 +147,8 @@ expect 7 "a folder that is not there" "$regraft" tune "$model" --data "$pictures
 expect 2 "a pattern that matches nothing" "$regraft" tune "$model" --data "$pictures" --train 'nothing*' -o x.onnx
 expect 8 "a rate that diverges" "$regraft" tune "$model" --data "$pictures" --preset 0..1 --optimizer sgd --momentum 0.9 --lr 1e6 --epochs 3 -o x.onnx
 holds "nothing was written by a refused run" test ! -e x.onnx
+holds "the last good state is kept" test -s x.onnx.run/checkpoint
+expect 0 "and can be gone on from" "$regraft" tune "$model" --data "$pictures" --preset 0..1 --optimizer sgd --momentum 0.9 --lr 1e-4 --epochs 2 -o y.onnx \
+    --resume x.onnx.run
 echo "$checks checks, $failures failures"
 [ $failures = 0 ]
