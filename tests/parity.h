@@ -26,7 +26,7 @@ typedef struct ParityResult {
     Arena arena;
 } ParityResult;
 
-typedef enum ParityEngine { PARITY_PLAN, PARITY_PLAIN_PLAN, PARITY_INTERP } ParityEngine;
+typedef enum ParityEngine { PARITY_PLAN, PARITY_PLAIN_PLAN, PARITY_INTERP, PARITY_NARROW_PLAN } ParityEngine;
 
 const char *parity_string(const json_t *object, const char *key); /* "" when absent */
 

@@ -251,9 +251,13 @@ static Status open_engine(Direct *d, Error *err)
         TRY(open_interpreter(d, d->training, err));
         return open_interpreter(d, d->inference, err);
     }
-    PlanOptions options = {.training = true, .plain_only = d->engine == PARITY_PLAIN_PLAN};
+    bool narrow = d->engine == PARITY_NARROW_PLAN;
+    PlanOptions options = {.training = true,
+                           .plain_only = d->engine == PARITY_PLAIN_PLAN,
+                           .precision = narrow ? PRECISION_BF16 : PRECISION_F32};
     TRY(plan_build(d->training, d->store, &options, &d->train_plan, err));
     options.training = false;
+    options.precision = PRECISION_F32; /* as the tool evaluates */
     return plan_build(d->inference, d->store, &options, &d->probe_plan, err);
 }
 
