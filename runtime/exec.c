@@ -170,14 +170,31 @@ const void *plan_output(const Plan *plan, size_t index)
     return plan->outputs[index] == NULL ? NULL : plan->outputs[index]->data;
 }
 
+/* What a step reads and gives: "bf16", "f32", "f32>bf16", "bf16>f32"; "" where neither is a float. */
+static const char *precision_text(const Step *step)
+{
+    static const char *const texts[3][3] = {
+        {"", "f32", "bf16"}, {"f32", "f32", "f32>bf16"}, {"bf16", "bf16>f32", "bf16"}};
+    int in = 0, out = 0;
+    for (int i = 0; i < step->in_count; i++) {
+        DType dtype = step->in[i] == NULL ? DTYPE_UNDEFINED : step->in[i]->dtype;
+        int kind = dtype == DTYPE_BF16 ? 2 : dtype == DTYPE_F32;
+        in = kind > in ? kind : in;
+    }
+    if (step->out_count > 0 && step->out[0] != NULL)
+        out = step->out[0]->dtype == DTYPE_BF16 ? 2 : step->out[0]->dtype == DTYPE_F32;
+    return texts[in][out];
+}
+
 void plan_describe(const Plan *plan, Str *out)
 {
     static const char *const layouts[] = {"plain", "blocked", "nhwc", "opaque"};
     for (size_t s = 0; s < plan->step_count; s++) {
         const Step *step = plan->steps[s];
         const Slot *slot = step->out_count > 0 ? step->out[0] : NULL;
-        str_printf(out, "%5zu  %-24s %-28s %-8s %10zu bytes", s, step->node == NULL ? "(move)" : step->node->op_type,
-                   step->kernel, slot == NULL ? "" : layouts[slot->layout], slot == NULL ? (size_t)0 : slot->bytes);
+        str_printf(out, "%5zu  %-24s %-28s %-8s %-8s %10zu bytes", s,
+                   step->node == NULL ? "(move)" : step->node->op_type, step->kernel, precision_text(step),
+                   slot == NULL ? "" : layouts[slot->layout], slot == NULL ? (size_t)0 : slot->bytes);
         if (plan->options.profile)
             str_printf(out, " %9.3f ms", step->seconds * 1e3);
         str_printf(out, "  %s\n", step->node == NULL ? "" : step->node->name);

@@ -250,8 +250,8 @@ static bool slot_fits(Slot *slot, Layout layout, const_dnnl_md md, DType dtype)
     return slot->layout == layout && (dtype == DTYPE_UNDEFINED || slot->dtype == dtype);
 }
 
-/* Grouped weights have a dim more in the library. match_ranks describes plain bytes so; what lies otherwise goes through
- * plain ones. */
+/* Grouped weights have a dim more in the library. match_ranks describes plain bytes so; what lies otherwise goes
+ * through plain ones. */
 static bool ranks_differ(Slot *from, Layout layout, const_dnnl_md md)
 {
     int from_rank = 0, to_rank = from->rank;
@@ -327,7 +327,8 @@ static Slot *padded_operand(PlanContext *context, int index, Slot *plain, Layout
     return plan_reorder(plan, view, layout, NULL, DTYPE_UNDEFINED, value);
 }
 
-/* The rank to which a row aligns its operands: elementwise rows that of their outputs, others none but the operand's. */
+/* The rank to which a row aligns its operands: elementwise rows that of their outputs, others none but the operand's.
+ */
 static int aligned_rank(const PlanContext *context, const Slot *slot)
 {
     int rank = slot->rank;
@@ -426,8 +427,7 @@ static Slot *new_output(PlanContext *context, int index, DType dtype)
     const Value *value = node_output(context->node, index);
     Slot *slot;
     if (value != NULL) {
-        slot =
-            plan_slot(context->plan, value, wanted_dtype(value, dtype), value->type.rank, value->type.dims);
+        slot = plan_slot(context->plan, value, wanted_dtype(value, dtype), value->type.rank, value->type.dims);
         Home *home = plan_home(context->plan, value);
         home->slots[0] = slot;
         home->count = 1;

@@ -113,7 +113,7 @@ const void *plan_output(const Plan *plan, size_t index); /* plain row-major, val
 Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error *err);
 /* What value `name` takes in the plan, in every layout it lies in; 0: nothing of its own. */
 size_t plan_value_bytes(const Plan *plan, const char *name);
-/* One line a step: node, operator, kernel, layout, bytes, milliseconds. */
+/* One line a step: operator, kernel, precision, layout, bytes, milliseconds, node. */
 void plan_describe(const Plan *plan, Str *out);
 
 /* ---- budget.c: a plan within a limit ------------------------------------------------------------------------------ */

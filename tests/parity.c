@@ -4,10 +4,11 @@
  * and exit 1 on a FAIL. It drives the tool; --direct, --plain and --interp train in this process instead (planned,
  * planned without fast paths, interpreted); --parameters compares what is found to be a parameter.
  *
- * --bf16 trains in this process in bf16 against the same expectations, PyTorch's f32: a product of bf16 numbers is right to 2^-8,
- * errors of that size in each layer are independent, so losses follow to 2e-2, or to the case's own tolerance where that is wider.
- * Outputs after the last step are printed and not judged: the first steps of Adagrad and RMSprop are signs of gradients, and an
- * element whose gradient is rounding alone moves by a whole step. On a processor without bf16 it says so and ends with 77 (skipped). */
+ * --bf16 trains in this process in bf16 against the same expectations, PyTorch's f32: a product of bf16 numbers is
+ * right to 2^-8, errors of that size in each layer are independent, so losses follow to 2e-2, or to the case's own
+ * tolerance where that is wider. Outputs after the last step are printed and not judged: the first steps of Adagrad and
+ * RMSprop are signs of gradients, and an element whose gradient is rounding alone moves by a whole step. On a processor
+ * without bf16 it says so and ends with 77 (skipped). */
 #include "tests/parity.h"
 
 #include <math.h>
@@ -104,7 +105,7 @@ static double compare_outputs(const ParityCase *c, const char *run, const Parity
 static void run_one(Options *options, const ParityCase *c, const json_t *run)
 {
     static const ParityEngine engines[] = {PARITY_PLAN, PARITY_PLAN, PARITY_PLAIN_PLAN, PARITY_INTERP,
-                                             PARITY_NARROW_PLAN};
+                                           PARITY_NARROW_PLAN};
     const char *name = parity_string(run, "name"), *case_name = parity_string(c->json, "case");
     ParityResult result = {.output_count = 0};
     bool narrow = options->mode == MODE_BF16;
@@ -218,8 +219,9 @@ int main(int argc, char **argv)
             options.only_run = argv[at] + 6;
     }
     if (at >= argc) {
-        fprintf(stderr,
-                "usage: parity [--tool=REGRAFT|--direct|--plain|--interp|--bf16|--parameters] [--run=NAME] DIR [CASE..]\n");
+        fprintf(
+            stderr,
+            "usage: parity [--tool=REGRAFT|--direct|--plain|--interp|--bf16|--parameters] [--run=NAME] DIR [CASE..]\n");
         return STATUS_USAGE;
     }
     if (options.mode == MODE_BF16 && precision_check(PRECISION_BF16, NULL) != STATUS_OK) {

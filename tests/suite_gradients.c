@@ -2,7 +2,8 @@
  *
  * Of each case: the graph in double with its gradients, evaluated by the interpreter and compared with differences of
  * the forward graph; then the same graph in float32, planned twice (plain_only, and with layouts and fast paths),
- * compared with the double numbers; then in bf16, where the processor has it. At the end every row that has `grad` or `prepare` must have been met.
+ * compared with the double numbers; then in bf16, where the processor has it. At the end every row that has `grad` or
+ * `prepare` must have been met.
  *
  * `suite_gradients [WORD..]` runs the cases whose family or name contains a word, without that last check; -v prints
  * each. */
@@ -124,7 +125,8 @@ static Status dot_grad(GradContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* Narrow(x) = x, lying in bf16 and, where it has channels, in the plan's layout: how inputs reach rows in a bf16 plan. */
+/* Narrow(x) = x, lying in bf16 and, where it has channels, in the plan's layout: how inputs reach rows in a bf16 plan.
+ */
 static Status narrow_run(Step *step, Error *err)
 {
     (void)err;
@@ -430,9 +432,8 @@ static Status check_plan(const GradientCase *c, const Built *built, Array *const
     }
     Status status = plan_run(plan, 1, 0, false, err);
     for (size_t i = 0; status == STATUS_OK && i < built->graph->output_count; i++)
-        status = narrow
-                     ? check_narrow_output(c, built->graph->outputs[i], plan_output(plan, i), expected[i], err)
-                     : check_plan_output(c, built->graph->outputs[i], plan_output(plan, i), expected[i], err);
+        status = narrow ? check_narrow_output(c, built->graph->outputs[i], plan_output(plan, i), expected[i], err)
+                        : check_plan_output(c, built->graph->outputs[i], plan_output(plan, i), expected[i], err);
     plan_free(plan);
     return status;
 }

@@ -1,6 +1,6 @@
-/* Tensors in bfloat16: the upper half of a float. Own kernels compute in float and only read and write it: runs that lie
- * in cache are widened and narrowed by bf16_widen and bf16_narrow, loops that go over memory once read through bf16_at.
- * Narrowing rounds to nearest, ties to even; NaN stays NaN. */
+/* Tensors in bfloat16: the upper half of a float. Own kernels compute in float and only read and write it: runs that
+ * lie in cache are widened and narrowed by bf16_widen and bf16_narrow, loops that go over memory once read through
+ * bf16_at. Narrowing rounds to nearest, ties to even; NaN stays NaN. */
 #ifndef REGRAFT_RUNTIME_OPS_BF16_H
 #define REGRAFT_RUNTIME_OPS_BF16_H
 
@@ -37,6 +37,8 @@ VECTOR_INLINE void bf16_put(void *y, int64_t i, float value, bool narrow)
 
 void bf16_widen(const uint16_t *from, float *to, int64_t n);
 void bf16_narrow(const float *from, uint16_t *to, int64_t n);
+
+enum { BF16_ROW = 4096 }; /* numbers of a row that kernels widen as a whole; longer ones are taken in f32 */
 
 /* `n` numbers from element `at` on as floats: where they lie, or widened into `buffer`. */
 const float *bf16_read(const void *x, bool narrow, int64_t at, int64_t n, float *buffer);

@@ -220,9 +220,9 @@ static Status weight_home(const Attempt *forward, dnnl_md *home, Error *err)
     descriptors_release(&d);
     if (status != STATUS_OK || attempt.descriptor == NULL)
         return status;
-    status = dnnl_fail(
-        err, dnnl_memory_desc_clone(home, dnnl_query_md(attempt.descriptor, dnnl_query_diff_weights_md, 0)),
-        "the layout of weights");
+    status =
+        dnnl_fail(err, dnnl_memory_desc_clone(home, dnnl_query_md(attempt.descriptor, dnnl_query_diff_weights_md, 0)),
+                  "the layout of weights");
     dnnl_primitive_desc_destroy(attempt.descriptor);
     return status;
 }

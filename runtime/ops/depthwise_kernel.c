@@ -45,8 +45,7 @@ VECTOR_INLINE void border_output(const DepthwiseState *s, bool narrow, const voi
         if (i < 0 || i >= s->in[1])
             continue;
         for (int64_t lane = 0; lane < lanes; lane++)
-            sums[k * lanes + lane] +=
-                bf16_at(x, i * lanes + lane, narrow) * bf16_at(dy, o * lanes + lane, narrow);
+            sums[k * lanes + lane] += bf16_at(x, i * lanes + lane, narrow) * bf16_at(dy, o * lanes + lane, narrow);
     }
 }
 

@@ -1,10 +1,11 @@
-/* Row normalisation planned: own loops over plain rows, each row read while it is in the cache. Gradients of scale and
+/* Row normalisation planned: own loops over plain rows, each row read while it is in the cache; bf16 rows through f32
+ * buffers. Gradients of scale and
  * bias are summed in a fixed number of parts, so that they do not depend on the number of threads. */
 #include <math.h>
 #include <string.h>
 
+#include "runtime/ops/bf16.h"
 #include "runtime/ops/norm.h"
-#include "runtime/ops/vector.h"
 
 enum { PARTS = 16 }; /* PARTS of the rows, for sums over rows */
 
@@ -13,15 +14,30 @@ typedef struct RowState {
     float epsilon;
     bool rms;
     int64_t parts;
+    bool narrow_x, narrow_dy, narrow_y; /* bf16; narrow_y: of the result, y or dx */
 } RowState;
 
 /* What the loops over rows see. */
 typedef struct Job {
     const RowState *state;
-    const float *x, *dy, *scale, *bias;
-    float *y, *mean, *inverse; /* forward; statistics may be NULL */
-    float *dx, *partial;       /* gradient: [parts, 2, length], dscale then dbias; NULL: not wanted */
+    const void *x, *dy;
+    const float *scale, *bias;
+    void *y;               /* y or dx */
+    float *mean, *inverse; /* forward; statistics may be NULL */
+    float *partial;        /* gradient: [parts, 2, length], dscale then dbias; NULL: not wanted */
 } Job;
+
+/* Where a row of the result is computed, and its way from there. */
+VECTOR_INLINE float *result_row(const Job *job, int64_t at, float *buffer)
+{
+    return job->state->narrow_y ? buffer : (float *)job->y + at;
+}
+
+static void result_done(const Job *job, int64_t at, const float *row)
+{
+    if (job->state->narrow_y)
+        bf16_narrow(row, (uint16_t *)job->y + at, job->state->shape.length);
+}
 
 typedef struct Statistics {
     float mean, inverse;
@@ -111,9 +127,11 @@ static void forward_rows(int64_t first, int64_t last, void *context)
 {
     const Job *job = context;
     int64_t length = job->state->shape.length;
+    const float *scale = job->scale, *bias = job->bias;
+    float x_row[BF16_ROW], y_row[BF16_ROW];
     for (int64_t r = first; r < last; r++) {
-        const float *x = job->x + r * length, *scale = job->scale, *bias = job->bias;
-        float *y = job->y + r * length;
+        const float *x = bf16_read(job->x, job->state->narrow_x, r * length, length, x_row);
+        float *y = result_row(job, r * length, y_row);
         Statistics s = statistics_of(x, job->state);
         if (job->mean != NULL)
             job->mean[r] = s.mean;
@@ -128,6 +146,7 @@ static void forward_rows(int64_t first, int64_t last, void *context)
             for (int64_t i = 0; i < length; i++)
                 y[i] = (x[i] - s.mean) * s.inverse * scale[i];
         }
+        result_done(job, r * length, y);
     }
 }
 
@@ -160,6 +179,7 @@ static RowState *state_make(PlanContext *context, const RowShape *shape)
     state->epsilon = node_float(context->node, "epsilon", 1e-5f);
     state->rms = strcmp(context->node->op_type, "RMSNormalization") == 0 || node_int(context->node, "rms", 0) != 0;
     state->parts = shape->rows < PARTS ? shape->rows : PARTS;
+    state->narrow_y = context->step->out[0]->dtype == DTYPE_BF16;
     return state;
 }
 
@@ -176,6 +196,18 @@ static bool fits(const Node *node, const RowShape *shape, int x_index, int first
     return true;
 }
 
+/* Output 0 in `dtype`, over input 0 where that lies in the same. In f32 so does input 0; else it is taken as it lies.
+ */
+static void place_result(PlanContext *context, int input, DType dtype)
+{
+    if (dtype == DTYPE_F32 || kernel_input_dtype(context, input) == dtype) {
+        kernel_output_in_place_as(context, 0, input, LAYOUT_PLAIN, dtype);
+        return;
+    }
+    kernel_input_as(context, input, LAYOUT_PLAIN, DTYPE_UNDEFINED);
+    kernel_output_as(context, 0, LAYOUT_PLAIN, dtype);
+}
+
 Status layer_norm_prepare(PlanContext *context, Error *err)
 {
     const Node *node = context->node;
@@ -186,10 +218,11 @@ Status layer_norm_prepare(PlanContext *context, Error *err)
         return kernel_eval(context, err);
     for (int i = 1; i < node->input_count; i++)
         kernel_input(context, i, LAYOUT_PLAIN);
-    kernel_output_in_place(context, 0, 0, LAYOUT_PLAIN);
+    DType dtype = shape.length <= BF16_ROW ? kernel_output_dtype(context, 0) : DTYPE_F32;
+    place_result(context, 0, dtype);
     for (int i = 1; i < node->output_count; i++)
         kernel_output(context, i, LAYOUT_PLAIN);
-    state_make(context, &shape);
+    state_make(context, &shape)->narrow_x = context->step->in[0]->dtype == DTYPE_BF16;
     kernel_run(context, run_forward, "own");
     return STATUS_OK;
 }
@@ -225,12 +258,15 @@ static void gradient_parts(int64_t first, int64_t last, void *context)
     const Job *job = context;
     int64_t length = job->state->shape.length, rows = job->state->shape.rows, parts = job->state->parts;
     for (int64_t part = first; part < last; part++) {
+        float x_row[BF16_ROW], dy_row[BF16_ROW], dx_row[BF16_ROW];
         float *dscale = job->partial == NULL ? NULL : job->partial + part * 2 * length;
         float *dbias = dscale == NULL ? NULL : dscale + length;
         if (dscale != NULL)
             memset(dscale, 0, (size_t)(2 * length) * sizeof(float));
         for (int64_t r = rows * part / parts; r < rows * (part + 1) / parts; r++) {
-            const float *x = job->x + r * length, *dy = job->dy + r * length;
+            const float *x = bf16_read(job->x, job->state->narrow_x, r * length, length, x_row);
+            const float *dy = bf16_read(job->dy, job->state->narrow_dy, r * length, length, dy_row);
+            float *dx = result_row(job, r * length, dx_row);
             Statistics s = statistics_of(x, job->state);
             if (dscale != NULL) { /* before dx, which may lie where dy does */
 #pragma omp simd
@@ -239,7 +275,8 @@ static void gradient_parts(int64_t first, int64_t last, void *context)
                     dbias[i] += dy[i];
                 }
             }
-            gradient_row(job, x, dy, job->dx + r * length, s);
+            gradient_row(job, x, dy, dx, s);
+            result_done(job, r * length, dx);
         }
     }
 }
@@ -253,7 +290,7 @@ static Status run_gradient(Step *step, Error *err)
                .dy = step->in[0]->data,
                .x = step->in[1]->data,
                .scale = data_of(step->in, step->in_count, 2),
-               .dx = step->out[0]->data,
+               .y = step->out[0]->data,
                .partial = step->out_count > 1 ? step->scratch : NULL};
     parallel_for(state->parts, 1, gradient_parts, &job);
     for (int k = 0; k < 2; k++) { /* dscale, dbias: the parts added in order */
@@ -276,12 +313,16 @@ Status layer_norm_grad_prepare(PlanContext *context, Error *err)
     TRY(row_shape(node, x->rank, x->dims, &shape, err));
     if (context->plain_only || !fits(node, &shape, 1, 2, 2))
         return kernel_eval(context, err);
-    for (int i = 1; i < node->input_count; i++)
+    bool narrow = context->compute == DTYPE_BF16 && shape.length <= BF16_ROW;
+    kernel_input_as(context, 1, LAYOUT_PLAIN, narrow ? DTYPE_UNDEFINED : DTYPE_F32);
+    for (int i = 2; i < node->input_count; i++)
         kernel_input(context, i, LAYOUT_PLAIN);
-    kernel_output_in_place(context, 0, 0, LAYOUT_PLAIN);
+    place_result(context, 0, narrow ? kernel_output_dtype(context, 0) : DTYPE_F32);
     for (int i = 1; i < node->output_count; i++)
         kernel_output(context, i, LAYOUT_PLAIN);
-    const RowState *state = state_make(context, &shape);
+    RowState *state = state_make(context, &shape);
+    state->narrow_dy = context->step->in[0]->dtype == DTYPE_BF16;
+    state->narrow_x = context->step->in[1]->dtype == DTYPE_BF16;
     if (node->output_count > 1)
         kernel_scratch(context, (size_t)(state->parts * 2 * shape.length) * sizeof(float));
     kernel_run(context, run_gradient, "own");

@@ -1,8 +1,8 @@
 /* The planned kernel of matrix products. Batch dims are merged as far as the strides allow (a weight shared by all
  * batches meets all rows at once); then what is small runs in own loops, what oneDNN has a compiled matmul for runs
  * there with transposes as strides, and the rest is one dnnl_sgemm a batch. Addends that are no plain bias are added in
- * a pass of our own. In a bf16 plan the compiled matmul reads bf16, sums in f32, and gives bf16, or f32 where the result
- * is a parameter's gradient or leaves the graph; the other two are for f32. */
+ * a pass of our own. In a bf16 plan the compiled matmul reads bf16, sums in f32, and gives bf16, or f32 where the
+ * result is a parameter's gradient or leaves the graph; the other two are for f32. */
 #include "runtime/ops/bf16.h"
 #include "runtime/ops/ops.h"
 #include "runtime/ops/product.h"
@@ -378,8 +378,7 @@ Status product_prepare(const Product *product, PlanContext *context, double alph
         return kernel_eval(context, err);
     bool addend = node_input(node, 2) != NULL;
     ProductState *state = kernel_state(context, sizeof *state);
-    *state =
-        (ProductState){.alpha = (float)alpha, .beta = (float)beta, .sum_after = addend, .dnnl = context->dnnl};
+    *state = (ProductState){.alpha = (float)alpha, .beta = (float)beta, .sum_after = addend, .dnnl = context->dnnl};
     state_fill(state, product);
     bool bias = addend && alpha == 1 && beta == 1 && state->p.c_m == 0 && state->p.c_n == 1;
     MatmulParts parts = {0};

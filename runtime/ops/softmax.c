@@ -3,9 +3,9 @@
  * share rows; else threads share blocks of inner columns and walk them row by row, so that memory is still read in
  * order. */
 #include "runtime/ops/softmax.h"
+#include "runtime/ops/bf16.h"
 #include "runtime/ops/compose.h"
 #include "runtime/ops/ops.h"
-#include "runtime/ops/vector.h"
 
 #include <math.h>
 
@@ -381,15 +381,53 @@ void softmax_run(SoftmaxKind kind, Span span, const float *x, const float *y, fl
 typedef struct SoftmaxState {
     SoftmaxKind kind;
     Span span;
+    bool narrow; /* some of the tensors are bf16: contiguous rows of at most BF16_ROW */
 } SoftmaxState;
+
+/* Rows through buffers in f32. */
+static void mixed_rows(int64_t begin, int64_t end, void *context)
+{
+    const Step *step = context;
+    const SoftmaxState *state = step->state;
+    const Slot *x = step->in[0], *y = step->in_count > 1 ? step->in[1] : NULL, *to = step->out[0];
+    const int64_t n = state->span.n;
+    float x_row[BF16_ROW], y_row[BF16_ROW], result[BF16_ROW];
+    for (int64_t i = begin; i < end; i++) {
+        const float *from = bf16_read(x->data, x->dtype == DTYPE_BF16, i * n, n, x_row);
+        float *row = to->dtype == DTYPE_BF16 ? result : (float *)to->data + i * n;
+        if (y == NULL)
+            softmax_row(from, row, n, state->kind == SOFTMAX_MASKED);
+        else
+            softmax_grad_row(from, bf16_read(y->data, y->dtype == DTYPE_BF16, i * n, n, y_row), row, n);
+        if (to->dtype == DTYPE_BF16)
+            bf16_narrow(result, (uint16_t *)to->data + i * n, n);
+    }
+}
 
 static Status run_softmax(Step *step, Error *err)
 {
     (void)err;
     const SoftmaxState *state = step->state;
+    if (state->narrow) {
+        parallel_for(state->span.outer, 1 + ROW_GRAIN / state->span.n, mixed_rows, step);
+        return STATUS_OK;
+    }
     softmax_run(state->kind, state->span, step->in[0]->data, step->in_count > 1 ? step->in[1]->data : NULL,
                 step->out[0]->data);
     return STATUS_OK;
+}
+
+/* Inputs as they lie, the result in bf16, over input 0 where that is bf16 too. */
+static void place_mixed(PlanContext *context)
+{
+    for (int i = 1; i < context->node->input_count; i++)
+        kernel_input_as(context, i, LAYOUT_PLAIN, DTYPE_UNDEFINED);
+    if (kernel_input_dtype(context, 0) == DTYPE_BF16) {
+        kernel_output_in_place_as(context, 0, 0, LAYOUT_PLAIN, DTYPE_BF16);
+        return;
+    }
+    kernel_input(context, 0, LAYOUT_PLAIN);
+    kernel_output_as(context, 0, LAYOUT_PLAIN, DTYPE_BF16);
 }
 
 static Status prepare_kind(PlanContext *context, SoftmaxKind kind, Error *err)
@@ -399,11 +437,17 @@ static Status prepare_kind(PlanContext *context, SoftmaxKind kind, Error *err)
     if (type->dtype != DTYPE_F32 || context->plain_only)
         return kernel_eval(context, err);
     TRY(softmax_axis(context->node, type->rank, &axis, err));
-    kernel_inputs_plain(context);
-    kernel_output_in_place(context, 0, 0, LAYOUT_PLAIN);
     SoftmaxState *state = kernel_state(context, sizeof *state);
     state->kind = kind;
     state->span = span_around(axis, type->rank, type->dims);
+    bool fits = state->span.inner == 1 && state->span.n > 0 && state->span.n <= BF16_ROW && kind != SOFTMAX_LOG;
+    if (fits && kernel_output_dtype(context, 0) == DTYPE_BF16) {
+        place_mixed(context);
+        state->narrow = true;
+    } else {
+        kernel_inputs_plain(context);
+        kernel_output_in_place(context, 0, 0, LAYOUT_PLAIN);
+    }
     kernel_run(context, run_softmax, state->span.inner == 1 ? "own:rows" : "own:columns");
     return STATUS_OK;
 }
