@@ -8,24 +8,24 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/print.h"
-#include "data/data.h"
-#include "runtime/runtime.h"
+#include "cli/run.h"
 
 enum { CASE_SECONDS = 120 };
+
+typedef RunFields Fields;
 
 typedef enum Engine { ENGINE_AUTO, ENGINE_PLAN, ENGINE_INTERPRETER } Engine;
 static const char *const engine_names[] = {"auto", "plan", "interpreter", NULL};
 
-typedef struct Fields {
-    const char *input, *output, *suite;
-    int engine;
-    int64_t seed;
-    bool json;
-} Fields;
-
 static const Option options[] = {
     {OPTION("--input", 'i', TEXT, input, "FILE.npz", "arrays named as the model's inputs")},
     {OPTION("--output", 'o', TEXT, output, "FILE.npz", "where results go, named as the model's outputs")},
+    {OPTION("--gradient", 0, LIST, gradients, "INPUT",
+            "with the results: how the output's scores change with this float input, as INPUT.gradient")},
+    {OPTION("--of", 0, TEXT, of, "OUTPUT", "which output --gradient is of; the first by default")},
+    {OPTION("--class", 0, INT, klass, "N", "the score of this class; by default each sample's largest")},
+    {OPTION("--loss", 0, TEXT, loss, "KIND",
+            "--gradient is of this loss instead, with the targets `y` in the input file")},
     {OPTION("--engine", 0, CHOICE, engine, "NAME", "auto plans what can be planned and interprets the rest"),
      .choices = engine_names},
     {OPTION("--seed", 0, INT, seed, "N", "for nodes that draw random numbers")},
@@ -39,6 +39,7 @@ static const Usage usage = {
     .summary = "Runs a model once on arrays, every node doing what its attributes say; or runs a folder of conformance "
                "cases.",
     .examples = {"regraft run model.onnx --input x.npz --output y.npz", "regraft run model.onnx --input x.npz",
+                 "regraft run model.onnx --input x.npz --output saliency.npz --gradient pixels",
                  "regraft run --suite /usr/share/libonnx-testdata/data/node"},
     .options = options,
     .maximum = 1,
@@ -63,7 +64,13 @@ static Status fit_array(const Value *input, const Array *given, Arena *arena, co
     return STATUS_OK;
 }
 
-static Status take_inputs(const Model *model, const Npz *npz, Arena *arena, const Array **inputs, Error *err)
+static bool is_target(const Fields *fields, const char *name)
+{
+    return fields->loss != NULL && strcmp(name, "y") == 0;
+}
+
+static Status take_inputs(const Fields *fields, const Model *model, const Npz *npz, Arena *arena, const Array **inputs,
+                          Error *err)
 {
     const Graph *graph = model->graph;
     for (size_t i = 0; i < graph->input_count; i++) {
@@ -73,7 +80,7 @@ static Status take_inputs(const Model *model, const Npz *npz, Arena *arena, cons
     }
     for (size_t i = 0; i < npz->count; i++) {
         const Value *value = graph_find(graph, npz->names[i]);
-        if (value == NULL || !value->is_input)
+        if ((value == NULL || !value->is_input) && !is_target(fields, npz->names[i]))
             say_note("'%s' is no input of the model and was not used", npz->names[i]);
     }
     return STATUS_OK;
@@ -120,13 +127,13 @@ static const char *array_text(Arena *arena, const Array *array)
     return arena_printf(arena, "%s%s", dtype_name(array->dtype), dims_text(arena, array->rank, array->dims));
 }
 
-static void show_table(const Graph *graph, Array *const *outputs, Arena *arena)
+static void show_table(const char *const *names, Array *const *outputs, size_t count, Arena *arena)
 {
     Table table;
     table_init(&table, "llrrr");
     table_head(&table, (const char *const[]){"output", "type", "least", "mean", "most"});
-    for (size_t i = 0; i < graph->output_count; i++) {
-        table_cell(&table, STYLE_PLAIN, "%s", graph->outputs[i]->name);
+    for (size_t i = 0; i < count; i++) {
+        table_cell(&table, STYLE_PLAIN, "%s", names[i]);
         table_cell(&table, STYLE_PLAIN, "%s", array_text(arena, outputs[i]));
         Range range = has_numbers(outputs[i]) ? range_of(outputs[i]) : (Range){0};
         const double numbers[3] = {range.least, range.mean, range.most};
@@ -137,14 +144,14 @@ static void show_table(const Graph *graph, Array *const *outputs, Arena *arena)
     table_release(&table);
 }
 
-static void show_json(const Graph *graph, Array *const *outputs, Arena *arena)
+static void show_json(const char *const *names, Array *const *outputs, size_t count, Arena *arena)
 {
     Json json;
     json_begin(&json, "regraft.run/1");
     json_put_open(&json, "outputs", '[');
-    for (size_t i = 0; i < graph->output_count; i++) {
+    for (size_t i = 0; i < count; i++) {
         json_open(&json, '{');
-        json_put_string(&json, "name", graph->outputs[i]->name);
+        json_put_string(&json, "name", names[i]);
         json_put_string(&json, "type", array_text(arena, outputs[i]));
         if (has_numbers(outputs[i])) {
             Range range = range_of(outputs[i]);
@@ -158,23 +165,31 @@ static void show_json(const Graph *graph, Array *const *outputs, Arena *arena)
     json_end(&json);
 }
 
-static Status give_outputs(const Fields *fields, const Graph *graph, Array *const *outputs, Arena *arena, Error *err)
+static Status give_outputs(const Fields *fields, const Graph *graph, Array *const *outputs, Array *const *gradients,
+                           Arena *arena, Error *err)
 {
+    size_t count = graph->output_count + fields->gradients.count;
+    const char **names = arena_array(arena, const char *, count);
+    Array **all = arena_array(arena, Array *, count);
+    for (size_t i = 0; i < count; i++) {
+        size_t k = i - graph->output_count;
+        bool own = i < graph->output_count;
+        names[i] = own ? graph->outputs[i]->name : arena_printf(arena, "%s.gradient", fields->gradients.items[k]);
+        all[i] = own ? outputs[i] : gradients[k];
+    }
     if (fields->json)
-        show_json(graph, outputs, arena);
+        show_json(names, all, count, arena);
     if (fields->output == NULL) {
         if (!fields->json)
-            show_table(graph, outputs, arena);
+            show_table(names, all, count, arena);
         return STATUS_OK;
     }
-    const char **names = arena_array(arena, const char *, graph->output_count);
     for (size_t i = 0; i < graph->output_count; i++) {
-        names[i] = graph->outputs[i]->name;
         if (outputs[i]->kind != ARRAY_TENSOR)
             return fail(err, STATUS_UNSUPPORTED, "output '%s' is a %s, which .npz cannot hold", names[i],
                         array_text(arena, outputs[i]));
     }
-    return npz_write(fields->output, names, (const Array *const *)outputs, graph->output_count, err);
+    return npz_write(fields->output, names, (const Array *const *)all, count, err);
 }
 
 static Status run_on_arrays(const Fields *fields, Model *model, const Npz *npz, Arena *arena, Error *err)
@@ -182,13 +197,17 @@ static Status run_on_arrays(const Fields *fields, Model *model, const Npz *npz, 
     const Graph *graph = model->graph;
     const Array **inputs = arena_array(arena, const Array *, graph->input_count);
     Array **outputs = arena_array(arena, Array *, graph->output_count);
-    TRY(take_inputs(model, npz, arena, inputs, err));
+    TRY(take_inputs(fields, model, npz, arena, inputs, err));
+    Array **gradients = arena_array(arena, Array *, fields->gradients.count + 1);
     Run run = {0};
+    TRY(run_check_gradient(fields, graph, err));
     Status status = run_build(&run, model, inputs, err);
     if (status == STATUS_OK)
         status = run_engine(fields, &run, outputs, arena, err);
     if (status == STATUS_OK)
-        status = give_outputs(fields, graph, outputs, arena, err);
+        status = run_gradient(fields, model, npz, inputs, outputs, gradients, arena, err);
+    if (status == STATUS_OK)
+        status = give_outputs(fields, graph, outputs, gradients, arena, err);
     model_free(run.working);
     return status;
 }
@@ -299,7 +318,7 @@ static Status run_suite(const Fields *fields, Error *err)
 
 Status cmd_run(int argc, char **argv, Error *err)
 {
-    Fields fields = {0};
+    Fields fields = {.klass = -1};
     Args args;
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)

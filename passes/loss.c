@@ -24,6 +24,7 @@ static Value *logits_of(const LossSpec *spec, Value *output)
     case LOSS_L1:
     case LOSS_HUBER:
     case LOSS_DICE:
+    case LOSS_LINEAR:
         return output;
     }
     return output;
@@ -47,6 +48,14 @@ static Value *add_target(Graph *graph, const LossSpec *spec, const Type *logits)
 static Value *mean_all(Builder *b, Value *x)
 {
     Node *node = build_node(b, "", "ReduceMean", &x, 1, 1);
+    if (node != NULL)
+        node_set_int(node, "keepdims", 0);
+    return build_finish(b, node);
+}
+
+static Value *sum_all(Builder *b, Value *x)
+{
+    Node *node = build_node(b, "", "ReduceSum", &x, 1, 1);
     if (node != NULL)
         node_set_int(node, "keepdims", 0);
     return build_finish(b, node);
@@ -130,6 +139,8 @@ static Value *one_loss(Builder *b, const LossSpec *spec, Value *logits, Value *t
         return build_finish(b, build_node(b, DOMAIN_INTERNAL, "BCEWithLogitsLoss", (Value *[]){logits, target}, 2, 1));
     case LOSS_DICE:
         return dice(b, logits, target);
+    case LOSS_LINEAR:
+        return sum_all(b, build2(b, "Mul", logits, target));
     case LOSS_MSE:
     case LOSS_L1:
     case LOSS_HUBER:

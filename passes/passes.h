@@ -199,7 +199,7 @@ BatchNormForm batchnorm_form(const Model *document, size_t *count);
 
 /* ---- loss.c --------------------------------------------------------------------------------------------- */
 
-typedef enum LossKind { LOSS_SOFTMAX_CE, LOSS_LM, LOSS_BCE, LOSS_MSE, LOSS_L1, LOSS_HUBER, LOSS_DICE } LossKind;
+typedef enum LossKind { LOSS_SOFTMAX_CE, LOSS_LM, LOSS_BCE, LOSS_MSE, LOSS_L1, LOSS_HUBER, LOSS_DICE, LOSS_LINEAR } LossKind; /* LINEAR: the sum of output times target */
 
 typedef struct LossSpec {
     LossKind kind;

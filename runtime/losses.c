@@ -176,6 +176,11 @@ Status tally_add(Tally *tally, const LossSpec *spec, const float *out, const Typ
             for (size_t c = 0; c < s.classes; c++)
                 dice_of_class(&s, n, c, target, tally);
         return STATUS_OK;
+    case LOSS_LINEAR:
+        for (size_t i = 0; i < s.samples * s.classes * s.inner; i++)
+            tally->loss += (double)out[i] * (double)((const float *)target)[i];
+        tally->weight = 1;
+        return STATUS_OK;
     case LOSS_MSE:
     case LOSS_L1:
     case LOSS_HUBER:

@@ -52,6 +52,20 @@ expect 2 "a weight too few" "$regraft" tune "$two" --data "$cases/multitask/trai
 says "counts them" err "1 weights for 2 losses"
 expect 2 "a weight that is no number" "$regraft" tune "$two" --data "$cases/multitask/train.npz" --loss-weight 1,x -o x.onnx
 
+# gradients of inputs
+lenet=$cases/lenet
+expect 0 "how a score changes with the pixels" "$regraft" run "$lenet/model.onnx" --input "$lenet/probe.npz" --output g.npz --gradient x
+expect 0 "of one class, as a table" "$regraft" run "$lenet/model.onnx" --input "$lenet/probe.npz" --gradient x --class 2
+says "with the input's shape" out "x.gradient  float32[8,1,28,28]"
+expect 0 "of a loss" "$regraft" run "$lenet/model.onnx" --input "$lenet/train.npz" --gradient x --loss softmax_ce --json
+says "among the results" out '"name": "x.gradient"'
+expect 3 "of a loss without targets" "$regraft" run "$lenet/model.onnx" --input "$lenet/probe.npz" --gradient x --loss softmax_ce
+expect 2 "of a class that is not there" "$regraft" run "$lenet/model.onnx" --input "$lenet/probe.npz" --gradient x --class 10
+expect 2 "an input that is not there" "$regraft" run "$lenet/model.onnx" --input "$lenet/probe.npz" --gradient pixels
+expect 2 "an input of integers" "$regraft" run "$cases/bert/model.onnx" --input "$cases/bert/probe.npz" --gradient input_ids
+says "names its type" err "input 'input_ids' is int64"
+expect 2 "a class, but of no gradient" "$regraft" run "$lenet/model.onnx" --input "$lenet/probe.npz" --class 1
+
 # lengths
 bert=$cases/bert
 expect 2 "a length that the model fixes" "$regraft" tune "$bert/model.onnx" --data "$bert/train.npz" --lengths cut --recipe plain -o x.onnx

@@ -147,10 +147,10 @@ static void metrics_are_those_of_the_whole_data(void **state)
 
 #define TWO                                                                                                            \
     NEWEST                                                                                                             \
-        "g (float[batch,5] x) => (a, b) <float[5,4] w={0.1,-0.2,0.3,0.4,-0.5,0.6,0.7,-0.8,0.9,1.0,-1.1,1.2,0.2,0.1,"   \
-        "-0.3,0.5,0.4,-0.6,0.8,0.7}, float[4,3] p={0.2,0.1,-0.3,0.5,0.4,-0.6,0.8,0.7,-0.9,0.1,1.2,-1.0}, "             \
-        "float[4,2] q={-0.3,0.4,0.2,-0.1,0.6,0.5,-0.7,0.9}> { h = MatMul(x, w) t = Tanh(h) a = MatMul(t, p) b = "      \
-        "MatMul(t, q) }"
+    "g (float[batch,5] x) => (a, b) <float[5,4] w={0.1,-0.2,0.3,0.4,-0.5,0.6,0.7,-0.8,0.9,1.0,-1.1,1.2,0.2,0.1,"       \
+    "-0.3,0.5,0.4,-0.6,0.8,0.7}, float[4,3] p={0.2,0.1,-0.3,0.5,0.4,-0.6,0.8,0.7,-0.9,0.1,1.2,-1.0}, "                 \
+    "float[4,2] q={-0.3,0.4,0.2,-0.1,0.6,0.5,-0.7,0.9}> { h = MatMul(x, w) t = Tanh(h) a = MatMul(t, p) b = "          \
+    "MatMul(t, q) }"
 
 typedef struct Tasks {
     float x[SAMPLES * FEATURES];
@@ -262,12 +262,79 @@ static void a_pass_is_over_the_largest_task_and_shorter_ones_begin_anew(void **s
         array_source_release(&t.sources[s]);
 }
 
+/* ---- gradients of inputs
+ * --------------------------------------------------------------------------------------------- */
+
+static double linear_loss(const float *x, const float *weights)
+{
+    Error err = {STATUS_OK, ""};
+    Arena arena;
+    arena_init(&arena);
+    Model *model = parse_model(TWO);
+    type_set(&model->graph->inputs[0]->type, DTYPE_F32, 2, (const int64_t[]){2, FEATURES});
+    assert_ok(pass_infer_known(model->graph, &err), &err);
+    Array *input;
+    assert_ok(array_new(&arena, DTYPE_F32, 2, (const int64_t[]){2, FEATURES}, &input, &err), &err);
+    memcpy(input->data, x, 2 * FEATURES * sizeof *x);
+    Array **outputs = run_graph(model->graph, (const Array *[]){input}, &arena);
+    double sum = 0;
+    for (int64_t i = 0; i < 4; i++)
+        sum += array_f64_at(outputs[1], i) * (double)weights[i];
+    model_free(model);
+    arena_release(&arena);
+    return sum;
+}
+
+static void gradients_of_inputs_are_those_of_differences(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    float x[2 * FEATURES], weights[4] = {1, -2, 0.5f, 3};
+    Rng rng = rng_at(8, 0);
+    for (size_t i = 0; i < 2 * FEATURES; i++)
+        x[i] = (float)rng_normal(&rng);
+    Model *model = parse_model(TWO), *working;
+    LossSpec loss = {.kind = LOSS_LINEAR, .output = 1, .weight = 1, .target_name = "t"};
+    Binding binding = {.input = "x", .rank = 2, .dims = {2, FEATURES}};
+    const char *names[] = {"x", NULL};
+    WorkingOptions options = {.bindings = &binding,
+                              .binding_count = 1,
+                              .losses = &loss,
+                              .loss_count = 1,
+                              .gradients = true,
+                              .input_gradients = names};
+    assert_ok(working_build(model, &options, &working, &err), &err);
+    Graph *graph = working->graph;
+    const Value *input = graph_find(graph, "x");
+    assert_non_null(input->gradient);
+    graph_add_output(graph, input->gradient);
+    Plan *plan;
+    assert_ok(plan_build(working, NULL, &(PlanOptions){0}, &plan, &err), &err);
+    memcpy(plan_input(plan, 0), x, sizeof x);
+    memcpy(plan_input(plan, 1), weights, sizeof weights);
+    assert_ok(plan_run(plan, 0, 1, false, &err), &err);
+    const float *gradient = plan_output(plan, graph->output_count - 1);
+    for (size_t i = 0; i < 2 * FEATURES; i++) {
+        float kept = x[i];
+        x[i] = kept + 1e-2f;
+        double above = linear_loss(x, weights);
+        x[i] = kept - 1e-2f;
+        double below = linear_loss(x, weights);
+        x[i] = kept;
+        assert_true(fabs((above - below) / 2e-2 - (double)gradient[i]) < 2e-3);
+    }
+    plan_free(plan);
+    model_free(working);
+    model_free(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(losses_in_training_and_validation_are_the_same),
         cmocka_unit_test(metrics_are_those_of_the_whole_data),
         cmocka_unit_test(tasks_on_the_same_samples_are_trained_as_the_sum_of_their_losses),
+        cmocka_unit_test(gradients_of_inputs_are_those_of_differences),
         cmocka_unit_test(a_pass_is_over_the_largest_task_and_shorter_ones_begin_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

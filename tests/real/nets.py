@@ -85,7 +85,157 @@ def minilm(folder, sst2):
         keep(folder, part, tokenized(texts), labels)
     example = {k: torch.from_numpy(v[:4, :16]) for k, v in tokenized(texts[:4]).items()}
     export(SentenceEncoder(encoder), example, folder, ["sentence"], ("batch", "length"))
-NETS = {"minilm": minilm}
+
+
+# ---- words: a language model and a recurrent classifier ------------------------------------------------------------------
+
+
+def words(sst2, most=2000):
+    """Ids of words: 0 padding, 1 unknown, then the most frequent of the training part."""
+    count = {}
+    for text in sentences(sst2 / "train.tsv")[0]:
+        for word in text.split():
+            count[word] = count.get(word, 0) + 1
+    return {word: i + 2 for i, word in enumerate(sorted(count, key=lambda w: (-count[w], w))[:most - 2])}
+
+
+def ids_of(texts, vocabulary, length):
+    ids = np.zeros((len(texts), length), np.int64)
+    for row, text in zip(ids, texts):
+        found = [vocabulary.get(word, 1) for word in text.split()][:length]
+        row[:len(found)] = found
+    return ids, (ids > 0).astype(np.int64)
+
+
+class Logits(nn.Module):
+    """A transformers model as a plain function of tensors."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, attention_mask):
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
+
+
+def gpt2(folder, sst2):
+    from transformers import GPT2Config, GPT2LMHeadModel
+    vocabulary = words(sst2)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=2000, n_embd=128, n_layer=3, n_head=4, n_positions=64, resid_pdrop=0.0, embd_pdrop=0.0,
+                                       attn_pdrop=0.0))
+    for part, name, most in (("train", "train.tsv", 2000), ("val", "dev.tsv", 400)):
+        ids, mask = ids_of(sentences(sst2 / name)[0][:most], vocabulary, 33)
+        y = np.where(ids[:, 1:] > 0, ids[:, 1:], -100)
+        keep(folder, part, {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1]}, y)
+    x = {k: torch.from_numpy(v[:4]) for k, v in np.load(folder / "train.npz").items() if k != "y"}
+    export(Logits(model), x, folder, ["logits"], ("batch", "length"))
+
+
+class BiLSTM(nn.Module):
+    """Two layers in both directions, the largest state of every unit over the words that the mask shows."""
+
+    def __init__(self, words, width=64):
+        super().__init__()
+        self.embedding = nn.Embedding(words, width, padding_idx=0)
+        self.rnn = nn.LSTM(width, width, 2, batch_first=True, bidirectional=True)
+        self.head = nn.Linear(2 * width, 2)
+
+    def forward(self, input_ids, attention_mask):
+        states, _ = self.rnn(self.embedding(input_ids))
+        return self.head(states.masked_fill(attention_mask.unsqueeze(-1) == 0, -1e4).amax(1))
+
+
+def bilstm(folder, sst2):
+    vocabulary = words(sst2, 4000)
+    for part, name in (("train", "train.tsv"), ("val", "dev.tsv")):
+        texts, labels = sentences(sst2 / name)
+        ids, mask = ids_of(texts, vocabulary, 40)
+        keep(folder, part, {"input_ids": ids, "attention_mask": mask}, labels)
+    x = tuple(torch.from_numpy(np.load(folder / "train.npz")[k][:4]) for k in ("input_ids", "attention_mask"))
+    torch.onnx.export(BiLSTM(4000).eval(), x, folder / "model.onnx", input_names=["input_ids", "attention_mask"], output_names=["logits"],
+                      dynamo=False, opset_version=17, dynamic_axes={k: {0: "batch", 1: "length"} for k in ("input_ids", "attention_mask")})
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+class UNet(nn.Module):
+    """Three levels, skips, transposed convolutions up, live BatchNorm."""
+
+    def __init__(self, width=12, classes=3):
+        super().__init__()
+
+        def block(i, o):
+            return nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(), nn.Conv2d(o, o, 3, padding=1), nn.BatchNorm2d(o),
+                                 nn.ReLU())
+        self.down = nn.ModuleList([block(1, width), block(width, 2 * width), block(2 * width, 4 * width)])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(4 * width, 2 * width, 2, 2), nn.ConvTranspose2d(2 * width, width, 2, 2)])
+        self.join = nn.ModuleList([block(4 * width, 2 * width), block(2 * width, width)])
+        self.head = nn.Conv2d(width, classes, 1)
+
+    def forward(self, x):
+        a = self.down[0](x)
+        b = self.down[1](F.max_pool2d(a, 2))
+        c = self.down[2](F.max_pool2d(b, 2))
+        b = self.join[0](torch.cat([self.up[0](c), b], 1))
+        return self.head(self.join[1](torch.cat([self.up[1](b), a], 1)))
+
+
+def shapes(count, seed, size=48):
+    """Grey noise with a disc (class 1) and a square (class 2) on it, and the mask of both."""
+    g = np.random.default_rng(seed)
+    x = g.normal(0, 0.3, (count, 1, size, size)).astype(np.float32)
+    y = np.zeros((count, size, size), np.int64)
+    rows, columns = np.mgrid[:size, :size]
+    for i in range(count):
+        for kind in (1, 2):
+            r, c, radius = g.integers(8, size - 8), g.integers(8, size - 8), g.integers(4, 9)
+            far = np.hypot(rows - r, columns - c) if kind == 1 else np.maximum(abs(rows - r), abs(columns - c))
+            y[i][far <= radius] = kind
+            x[i, 0][far <= radius] += g.uniform(0.6, 1.2)
+    return x, y
+
+
+def unet(folder, sst2):
+    for part, count, seed in (("train", 160, 1), ("val", 40, 2)):
+        x, y = shapes(count, seed)
+        keep(folder, part, {"x": x}, y)
+    torch.onnx.export(UNet().train(), (torch.from_numpy(x[:4]),), folder / "model.onnx", input_names=["x"], output_names=["scores"], dynamo=False,
+                      opset_version=17, training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False,
+                      dynamic_axes={"x": {0: "batch"}, "scores": {0: "batch"}})
+
+
+def vit(folder, sst2):
+    import torchvision
+    model = torchvision.models.VisionTransformer(image_size=64, patch_size=16, num_layers=4, num_heads=4, hidden_dim=96, mlp_dim=192, num_classes=1000)
+    export(model, {"pixels": torch.randn(4, 3, 64, 64)}, folder, ["logits"])
+
+
+class Detector(nn.Module):
+    """SSDLite's backbone with the heads of its first map, as far as a plain graph goes (boxes are picked outside)."""
+
+    def __init__(self):
+        super().__init__()
+        from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+        net = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=20)
+        self.backbone, self.head = net.backbone, net.head
+
+    def forward(self, pixels):
+        found = self.head(list(self.backbone(pixels).values()))
+        return found["bbox_regression"], found["cls_logits"]
+
+
+def detector(folder, sst2):
+    import onnx
+    export(Detector(), {"pixels": torch.randn(2, 3, 160, 160)}, folder, ["boxes", "scores"])
+    nodes = onnx.load(folder / "model.onnx").graph.node
+    scope = {n.name: next((p.value for p in n.metadata_props if p.key.endswith("name_scopes")), "") for n in nodes}
+    by_head = {i for n in nodes if "'head" in scope[n.name] for i in n.input}
+    maps = [o for n in nodes if "'backbone" in scope[n.name] for o in n.output if o in by_head]
+    (folder / "map.txt").write_text(maps[0])  # the first map that the heads read
+
+
+NETS = {"minilm": minilm, "gpt2": gpt2, "bilstm": bilstm, "unet": unet, "vit": vit, "detector": detector}
 
 
 def main():
