@@ -5,10 +5,11 @@
  * planned without fast paths, interpreted); --parameters compares what is found to be a parameter.
  *
  * --bf16 trains in this process in bf16 against the same expectations, PyTorch's f32: a product of bf16 numbers is
- * right to 2^-8, errors of that size in each layer are independent, so losses follow to 2e-2, or to the case's own
- * tolerance where that is wider. Outputs after the last step are printed and not judged: the first steps of Adagrad and
- * RMSprop are signs of gradients, and an element whose gradient is rounding alone moves by a whole step. On a processor
- * without bf16 it says so and ends with 77 (skipped). */
+ * right to 2^-8, errors of that size in each layer are independent, so the first loss is the same to 2e-2. Later ones
+ * drift: PyTorch's own autocast leaves its f32 by up to 1.7e-2 in the eight steps of resnet-live-bn, so they are given
+ * 4e-2, or the case's own tolerance where that is wider. Outputs after the last step are printed and not judged: the
+ * first steps of Adagrad and RMSprop are signs of gradients, and an element whose gradient is rounding alone moves by a
+ * whole step. On a processor without bf16 it says so and ends with 77 (skipped). */
 #include "tests/parity.h"
 
 #include <math.h>
@@ -19,7 +20,8 @@
 
 typedef enum Mode { MODE_TOOL, MODE_DIRECT, MODE_PLAIN, MODE_INTERP, MODE_BF16, MODE_PARAMETERS } Mode;
 
-#define BF16_LOSS 2e-2
+#define BF16_FIRST 2e-2
+#define BF16_LATER 4e-2
 
 enum { SKIPPED = 77 };
 
@@ -58,8 +60,8 @@ static void case_close(ParityCase *c)
     json_decref(c->json);
 }
 
-/* The worst step relative to what that step is allowed, `least` or more; *error is the worst difference itself. */
-static double compare_losses(const ParityCase *c, const char *run, const ParityResult *result, double least,
+/* The worst step relative to what that step is allowed; *error is the worst difference itself. */
+static double compare_losses(const ParityCase *c, const char *run, const ParityResult *result, bool narrow,
                              double *error)
 {
     Arena arena;
@@ -70,6 +72,7 @@ static double compare_losses(const ParityCase *c, const char *run, const ParityR
     *error = worst;
     for (int64_t i = 0; i < c->steps && expected != NULL; i++) {
         double want = array_f64_at(expected, i), difference = fabs(result->loss[i] / want - 1);
+        double least = !narrow ? 0 : i == 0 ? BF16_FIRST : BF16_LATER;
         double part = difference / fmax(least, json_number_value(json_array_get(allowed, (size_t)i)));
         *error = fmax(*error, isnan(difference) ? INFINITY : difference);
         worst = fmax(worst, isnan(part) ? INFINITY : part);
@@ -115,7 +118,7 @@ static void run_one(Options *options, const ParityCase *c, const json_t *run)
                                                : parity_direct(c, run, engines[options->mode], &result, &err);
     double loss = INFINITY, loss_part = INFINITY, probe = INFINITY;
     if (status == STATUS_OK) {
-        loss_part = compare_losses(c, name, &result, narrow ? BF16_LOSS : 0, &loss);
+        loss_part = compare_losses(c, name, &result, narrow, &loss);
         probe = compare_outputs(c, name, &result);
     }
     double probe_allowed = json_number_value(json_object_get(json_object_get(c->json, "tolerance"), "probe"));
