@@ -17,6 +17,7 @@ Model *model_new(const OpSet *ops)
     if (model == NULL)
         abort();
     arena_init(&model->arena);
+    map_init(&model->function_index);
     model->ops = ops;
     model->ir_version = 10;
     model->graph = graph_new(model, "graph", NULL);
@@ -29,6 +30,7 @@ void model_free(Model *model)
         return;
     for (Graph *graph = model->last_made; graph != NULL; graph = graph->made_before)
         map_release(&graph->values);
+    map_release(&model->function_index);
     mapping_release(&model->file);
     for (size_t i = 0; i < model->side_count; i++)
         mapping_release(&model->side_files[i]);
@@ -107,17 +109,38 @@ void model_set_metadata(Model *model, const char *key, const char *value)
     model->metadata[model->metadata_count++] = (Pair){.key = arena_strdup(&model->arena, key), .value = copy};
 }
 
+static void function_key(Str *key, const char *domain, const char *name, const char *overload)
+{
+    str_clear(key);
+    str_printf(key, "%s\n%s\n%s", domain_key(domain), name, overload == NULL ? "" : overload);
+}
+
+/* The first of a name counts. Functions are only ever added, so a count says whether the index knows all of them. */
+static void index_functions(Model *model)
+{
+    Str key;
+    str_init(&key);
+    for (; model->functions_indexed < model->function_count; model->functions_indexed++) {
+        Function *function = model->functions[model->functions_indexed];
+        function_key(&key, function->domain, function->name, function->overload);
+        if (!map_has(&model->function_index, key.text))
+            map_set(&model->function_index, arena_strdup(&model->arena, key.text), function);
+    }
+    str_release(&key);
+}
+
 Function *model_function(const Model *model, const char *domain, const char *name, const char *overload)
 {
-    const char *wanted = overload == NULL ? "" : overload;
-    for (size_t i = 0; i < model->function_count; i++) {
-        Function *function = model->functions[i];
-        const char *found = function->overload == NULL ? "" : function->overload;
-        if (strcmp(function->name, name) == 0 && strcmp(domain_key(function->domain), domain_key(domain)) == 0 &&
-            strcmp(found, wanted) == 0)
-            return function;
-    }
-    return NULL;
+    if (model->function_count == 0)
+        return NULL;
+    if (model->functions_indexed != model->function_count)
+        index_functions((Model *)(uintptr_t)model);
+    Str key;
+    str_init(&key);
+    function_key(&key, domain, name, overload);
+    Function *function = map_get(&model->function_index, key.text);
+    str_release(&key);
+    return function;
 }
 
 /* ---- values ------------------------------------------------------------------------------------------ */
@@ -220,6 +243,7 @@ void graph_add_output(Graph *graph, Value *value)
 {
     list_add(graph, &graph->outputs, &graph->output_count, &graph->output_capacity, value);
     value->is_output = true;
+    value->body_outputs += value->graph != graph;
 }
 
 /* Calls `visit` for every body of the node. */
@@ -234,40 +258,59 @@ static void node_each_body(const Node *node, void (*visit)(Graph *body, void *co
     }
 }
 
-typedef struct Listing {
-    Value *from, *to; /* to NULL: only look */
-    bool found;
-} Listing;
-
-static void listing_visit(Graph *graph, void *context)
+/* Whether the value is an output of its graph or of a body in it. */
+static bool value_listed(const Value *value)
 {
-    Listing *listing = context;
-    for (size_t i = 0; i < graph->output_count; i++) {
-        if (graph->outputs[i] != listing->from)
-            continue;
-        listing->found = true;
-        if (listing->to != NULL)
-            graph->outputs[i] = listing->to;
-    }
-    for (const Node *node = graph->first; node != NULL; node = node->next)
-        node_each_body(node, listing_visit, listing);
+    const Graph *graph = value->graph;
+    bool listed = value->body_outputs > 0;
+    for (size_t i = 0; i < graph->output_count && !listed; i++)
+        listed = graph->outputs[i] == value;
+    return listed;
 }
 
-/* Whether `from` is still an output of its graph or of a body in it; with `to`, puts that in its place. */
-static bool value_listed(Value *from, Value *to)
+/* `graph` does not list the value any more. */
+static void value_unlist(Value *value, const Graph *graph)
 {
-    Listing listing = {from, to, false};
-    listing_visit(from->graph, &listing);
-    return listing.found;
+    value->body_outputs -= value->graph != graph;
+    value->is_output = value_listed(value);
+}
+
+void graph_clear_outputs(Graph *graph)
+{
+    size_t count = graph->output_count;
+    graph->output_count = 0;
+    for (size_t i = 0; i < count; i++)
+        value_unlist(graph->outputs[i], graph);
+}
+
+typedef struct Relisting {
+    Value *from, *to;
+} Relisting;
+
+/* Where `from` is listed, in `graph` and the bodies in it, `to` is listed. */
+static void relist(Graph *graph, void *context)
+{
+    const Relisting *relisting = context;
+    for (size_t i = 0; i < graph->output_count; i++) {
+        if (graph->outputs[i] != relisting->from)
+            continue;
+        graph->outputs[i] = relisting->to;
+        relisting->to->is_output = true;
+        relisting->to->body_outputs += relisting->to->graph != graph;
+    }
+    for (const Node *node = graph->first; node != NULL && relisting->from->body_outputs > 0; node = node->next)
+        node_each_body(node, relist, context);
 }
 
 void graph_replace_output(Graph *graph, size_t index, Value *value)
 {
     Value *old = graph->outputs[index];
+    if (old == value)
+        return;
     graph->outputs[index] = value;
     value->is_output = true;
-    if (old != value)
-        old->is_output = value_listed(old, NULL);
+    value->body_outputs += value->graph != graph;
+    value_unlist(old, graph);
 }
 
 Value *graph_add_initializer(Graph *graph, Tensor *tensor)
@@ -283,14 +326,32 @@ Value *graph_add_initializer(Graph *graph, Tensor *tensor)
     return value;
 }
 
-void graph_remove_initializer(Graph *graph, Value *value)
+static void initializer_drop(Graph *graph, Value *value)
 {
     assert(value->use_count == 0);
-    list_remove(graph->initializers, &graph->initializer_count, value);
     value->is_initializer = false;
     value->constant = NULL;
     if (!value->is_input && !value->is_output)
         graph_remove_value(graph, value);
+}
+
+void graph_remove_initializer(Graph *graph, Value *value)
+{
+    list_remove(graph->initializers, &graph->initializer_count, value);
+    initializer_drop(graph, value);
+}
+
+void graph_remove_initializers(Graph *graph, bool (*remove)(const Value *value))
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < graph->initializer_count; i++) {
+        Value *value = graph->initializers[i];
+        if (remove(value))
+            initializer_drop(graph, value);
+        else
+            graph->initializers[kept++] = value;
+    }
+    graph->initializer_count = kept;
 }
 
 void graph_rename_value(Graph *graph, Value *value, const char *name)
@@ -315,14 +376,25 @@ static void value_add_use(Value *value, Node *node, int index)
     value->uses[value->use_count++] = (Use){node, index};
 }
 
+/* Uses keep their order. The search goes from both ends and the shorter side moves, so that dropping all uses in order, or in the
+ * opposite one, takes a step each. */
 static void value_drop_use(Value *value, const Node *node, int index)
 {
-    for (size_t i = value->use_count; i-- > 0;) {
-        if (value->uses[i].node != node || value->uses[i].index != index)
-            continue;
-        memmove(value->uses + i, value->uses + i + 1, (value->use_count - i - 1) * sizeof(Use));
-        value->use_count--;
-        return;
+    Use *uses = value->uses;
+    for (size_t low = 0, high = value->use_count; low < high; low++) {
+        if (uses[low].node == node && uses[low].index == index) {
+            memmove(uses + 1, uses, low * sizeof *uses);
+            value->uses++;
+            value->use_capacity--;
+            value->use_count--;
+            return;
+        }
+        high--;
+        if (uses[high].node == node && uses[high].index == index) {
+            memmove(uses + high, uses + high + 1, (value->use_count - high - 1) * sizeof *uses);
+            value->use_count--;
+            return;
+        }
     }
 }
 
@@ -336,10 +408,12 @@ void value_replace_uses(Value *from, Value *to)
         value_add_use(to, use.node, use.index);
     }
     from->use_count = 0;
-    if (from->is_output && value_listed(from, to)) {
-        from->is_output = false;
-        to->is_output = true;
-    }
+    if (!from->is_output)
+        return;
+    Relisting relisting = {from, to};
+    relist(from->graph, &relisting);
+    from->is_output = false;
+    from->body_outputs = 0;
 }
 
 bool value_is_constant(const Value *value)
@@ -491,7 +565,7 @@ static void body_unlist_outer(Graph *body, void *context)
     (void)context;
     for (size_t i = 0; i < body->output_count; i++)
         if (body->outputs[i]->graph != body)
-            body->outputs[i]->is_output = value_listed(body->outputs[i], NULL);
+            value_unlist(body->outputs[i], body);
     for (Node *node = body->first; node != NULL; node = node->next)
         node_each_body(node, body_unlist_outer, NULL);
 }
@@ -649,6 +723,7 @@ static Value *clone_value(Graph *graph, const Value *from)
     value->is_input = value->is_output = value->is_initializer = false;
     value->uses = fresh.uses;
     value->use_count = value->use_capacity = 0;
+    value->body_outputs = 0;
     value->gradient = NULL;
     value->mark = 0;
     value->note = NULL;

@@ -278,6 +278,7 @@ struct Value {
     bool is_initializer;                /* listed as an initializer (`constant` alone may come from folding) */
     Pair *notes;                        /* metadata_props of its value_info as read; to look at, export has the original */
     size_t note_count;
+    int body_outputs; /* how often bodies of other graphs list it as an output */
     Use *uses;
     size_t use_count, use_capacity;
     /* working graphs only */
@@ -372,7 +373,8 @@ struct Model {
     Opset *opsets;
     size_t opset_count, opset_capacity;
     Function **functions;
-    size_t function_count;
+    size_t function_count, functions_indexed;
+    Map function_index; /* model_function's own */
     Pair *metadata; /* metadata_props */
     size_t metadata_count, metadata_capacity;
     const char *doc_string;
@@ -400,10 +402,12 @@ Value *graph_resolve(const Graph *graph, const char *name); /* then the graphs a
 const char *graph_unique_name(Graph *graph, const char *stem); /* free in this graph and those around it */
 void graph_add_input(Graph *graph, Value *value);
 void graph_add_output(Graph *graph, Value *value);
+void graph_clear_outputs(Graph *graph);
 void graph_remove_input(Graph *graph, Value *value);
 void graph_replace_output(Graph *graph, size_t index, Value *value);
 Value *graph_add_initializer(Graph *graph, Tensor *tensor); /* value named tensor->name */
 void graph_remove_initializer(Graph *graph, Value *value);  /* must have no uses left */
+void graph_remove_initializers(Graph *graph, bool (*remove)(const Value *value)); /* all that it says, in one pass */
 void graph_rename_value(Graph *graph, Value *value, const char *name); /* `name` must be free */
 void graph_remove_value(Graph *graph, Value *value); /* without producer, uses, or listing */
 

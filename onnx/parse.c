@@ -15,6 +15,7 @@ typedef struct Parser {
     int depth;
     Model *model;
     Arena *arena;
+    size_t function_capacity;
     const Opset *opsets; /* of the model or the function at hand */
     size_t opset_count;
     Status status;
@@ -844,11 +845,10 @@ static void parse_function(Parser *p)
     p->opset_count = function->opset_count;
     function->graph = graph_new(p->model, function->name, NULL);
     parse_graph_rest(p, function->graph);
-    Function **grown = arena_array(p->arena, Function *, p->model->function_count + 1);
-    if (p->model->function_count > 0)
-        memcpy(grown, p->model->functions, p->model->function_count * sizeof *grown);
-    grown[p->model->function_count++] = function;
-    p->model->functions = grown;
+    Model *model = p->model;
+    model->functions =
+        arena_grow(p->arena, model->functions, model->function_count, &p->function_capacity, sizeof(Function *));
+    model->functions[model->function_count++] = function;
 }
 
 Status model_parse(const char *text, const OpSet *ops, Model **model, Error *err)

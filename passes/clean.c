@@ -157,13 +157,9 @@ static bool remove_dead_nodes(Graph *graph)
     return changed;
 }
 
-static void remove_unread_initializers(Graph *graph)
+static bool is_unread(const Value *value)
 {
-    for (size_t i = graph->initializer_count; i-- > 0;) {
-        Value *value = graph->initializers[i];
-        if (!is_read(value) && !value->is_input && value->gradient == NULL && value->role != ROLE_PARAMETER)
-            graph_remove_initializer(graph, value);
-    }
+    return !is_read(value) && !value->is_input && value->gradient == NULL && value->role != ROLE_PARAMETER;
 }
 
 Status pass_clean(Graph *graph, Error *err)
@@ -183,6 +179,6 @@ Status pass_clean(Graph *graph, Error *err)
         mark_gradients(graph);
         changed |= remove_dead_nodes(graph);
     }
-    remove_unread_initializers(graph);
+    graph_remove_initializers(graph, is_unread);
     return STATUS_OK;
 }

@@ -82,20 +82,21 @@ static void note_read(Value *value, void *context)
     value->mark = 1;
 }
 
+static bool lost_its_readers(const Value *value)
+{
+    return value->mark && value->use_count == 0 && !value->is_output;
+}
+
 /* Values that removed nodes read and nobody reads any more: initializers, and inputs unless they are to stay. */
 static void remove_unread(Graph *graph, bool keep_inputs)
 {
-    for (size_t i = graph->initializer_count; i-- > 0;) {
-        Value *value = graph->initializers[i];
-        if (!value->mark || value->use_count > 0 || value->is_output)
-            continue;
-        if (value->is_input)
-            graph_remove_input(graph, value);
-        graph_remove_initializer(graph, value);
-    }
+    for (size_t i = graph->input_count; i-- > 0;)
+        if (graph->inputs[i]->is_initializer && lost_its_readers(graph->inputs[i]))
+            graph_remove_input(graph, graph->inputs[i]);
+    graph_remove_initializers(graph, lost_its_readers);
     for (size_t i = graph->input_count; i-- > 0;) {
         Value *value = graph->inputs[i];
-        if (keep_inputs || !value->mark || value->use_count > 0 || value->is_output)
+        if (keep_inputs || !lost_its_readers(value))
             continue;
         graph_remove_input(graph, value);
         graph_remove_value(graph, value);

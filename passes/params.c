@@ -4,6 +4,7 @@
  *
  * The analysis reads a working copy (functions inlined, newest forms) and reports in terms of the document. */
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "passes/params.h"
@@ -381,19 +382,30 @@ static void mark_values(Graph *graph)
     }
 }
 
-static void by_order(ParamList *list, Reader *firsts)
+static int compare_order(const void *a, const void *b)
 {
-    for (size_t i = 1; i < list->count; i++) { /* nearly sorted already */
-        ParamInfo item = list->items[i];
-        Reader first = firsts[i];
-        size_t k = i;
-        for (; k > 0 && list->items[k - 1].order > item.order; k--) {
-            list->items[k] = list->items[k - 1];
-            firsts[k] = firsts[k - 1];
-        }
-        list->items[k] = item;
-        firsts[k] = first;
+    const ParamInfo *x = *(const ParamInfo *const *)a, *y = *(const ParamInfo *const *)b;
+    if (x->order != y->order)
+        return x->order < y->order ? -1 : 1;
+    return (x > y) - (x < y);
+}
+
+/* Sorted by first consumer; what one node reads stays in the order found. */
+static void by_order(Finder *f)
+{
+    ParamList *list = f->list;
+    const ParamInfo **order = arena_array(&f->scratch, const ParamInfo *, list->count + 1);
+    ParamInfo *sorted = arena_array(f->arena, ParamInfo, list->count + 1);
+    Reader *firsts = arena_array(&f->scratch, Reader, list->count + 1);
+    for (size_t i = 0; i < list->count; i++)
+        order[i] = &list->items[i];
+    qsort(order, list->count, sizeof *order, compare_order);
+    for (size_t i = 0; i < list->count; i++) {
+        sorted[i] = *order[i];
+        firsts[i] = f->firsts[order[i] - list->items];
     }
+    list->items = sorted;
+    f->firsts = firsts;
 }
 
 static Status find(Finder *f)
@@ -412,7 +424,7 @@ static Status find(Finder *f)
             tensor_count(value->origin) > 1)
             classify(f, arena_strdup(f->arena, value->name), value->origin, value);
     }
-    by_order(f->list, f->firsts);
+    by_order(f);
     return STATUS_OK;
 }
 

@@ -10,13 +10,15 @@
  *   2. the module that reads: readers in one module are calls of it, and its parameter is one;
  *   3. the company: a layer that started as a copy equals the other in all its tensors, a tied weight has its own bias;
  *   4. the numbers: no two parameters that were ever trained are equal by chance, unless all their elements are. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "passes/params.h"
 
 enum {
     TIE_ELEMENTS = 1024,  /* smaller transposed copies without any record are coincidences */
-    MERGE_ELEMENTS = 1024 /* dynamo merges equal initializers up to this size */
+    MERGE_ELEMENTS = 1024, /* dynamo merges equal initializers up to this size */
+    TIE_WINDOW = 64
 };
 
 bool tensor_is_uniform(const Tensor *tensor)
@@ -239,14 +241,56 @@ static bool is_tied(const Records *records, const ParamInfo *a, const ParamInfo 
     return *transposed && transposed_is_tied(records, a, b);
 }
 
+/* What a tensor has in common with its copies, as they are or transposed, and with few others: type, size, and the first
+ * elements, of a matrix those of the diagonal. Cheap, so that gigabytes of weights are not read for it. */
+static uint64_t tie_hash(const Tensor *tensor)
+{
+    bool matrix = tensor->rank == 2;
+    int64_t count = tensor_count(tensor), step = matrix ? tensor->dims[1] + 1 : 1;
+    size_t size = count > 0 ? tensor->bytes / (size_t)count : 0;
+    uint64_t hash = (uint64_t)tensor->bytes * 31 + (uint64_t)tensor->dtype;
+    int64_t reach = matrix && tensor->dims[0] < tensor->dims[1] ? tensor->dims[0] : matrix ? tensor->dims[1] : count;
+    for (int64_t i = 0; i < reach && i < 16 && size > 0; i++) {
+        uint64_t bits = 0;
+        memcpy(&bits, (const char *)tensor->data + (size_t)(i * step) * size, size < 8 ? size : 8);
+        hash = (hash ^ bits) * UINT64_C(0x9e3779b97f4a7c15);
+        hash ^= hash >> 29;
+    }
+    return hash;
+}
+
+typedef struct Candidate {
+    uint64_t hash;
+    size_t index;
+} Candidate;
+
+static int compare_candidates(const void *a, const void *b)
+{
+    const Candidate *x = a, *y = b;
+    if (x->hash != y->hash)
+        return x->hash < y->hash ? -1 : 1;
+    return (x->index > y->index) - (x->index < y->index);
+}
+
+/* Parameters of one hash are compared, each with the TIE_WINDOW before it: what exporters take apart has a few copies, and models of
+ * many parameters cost no more than their number. */
 void find_ties(const Records *records, ParamList *list, const Reader *readers)
 {
-    for (size_t i = 0; i < list->count; i++) {
-        ParamInfo *info = &list->items[i];
-        for (size_t k = 0; k < i && info->tied_to < 0; k++)
-            if (list->items[k].tied_to < 0 &&
-                is_tied(records, &list->items[k], info, &readers[k], &readers[i], &info->transposed))
-                info->tied_to = (int)k;
+    Candidate *candidates = arena_array(records->arena, Candidate, list->count + 1);
+    for (size_t i = 0; i < list->count; i++)
+        candidates[i] = (Candidate){tie_hash(list->items[i].origin), i};
+    qsort(candidates, list->count, sizeof *candidates, compare_candidates);
+    for (size_t first = 0, i = 0; i < list->count; i++) {
+        if (candidates[i].hash != candidates[first].hash)
+            first = i;
+        ParamInfo *info = &list->items[candidates[i].index];
+        for (size_t k = i - first > TIE_WINDOW ? i - TIE_WINDOW : first; k < i && info->tied_to < 0; k++) {
+            size_t earlier = candidates[k].index;
+            if (list->items[earlier].tied_to < 0 &&
+                is_tied(records, &list->items[earlier], info, &readers[earlier], &readers[candidates[i].index],
+                        &info->transposed))
+                info->tied_to = (int)earlier;
+        }
         info->transposed = info->transposed && info->tied_to >= 0;
     }
 }

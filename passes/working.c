@@ -2,6 +2,7 @@
  *
  * The result borrows tensor bytes from the document and must not outlive it. Everything done here happens in the copy:
  * the document is what export writes. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "passes/passes.h"
@@ -157,15 +158,62 @@ static Value *constant_to_initializer(Node *node)
     return value;
 }
 
-static Value *value_of_origin(Graph *graph, const Tensor *origin)
+/* Where the document's tensors are in the working graph: sorted by tensor, initializers before Constant nodes. */
+typedef struct OriginEntry {
+    const Tensor *origin;
+    size_t position;
+    Value *value;
+} OriginEntry;
+
+typedef struct OriginIndex {
+    OriginEntry *entries;
+    size_t count, capacity;
+} OriginIndex;
+
+static int compare_origins(const void *a, const void *b)
+{
+    const OriginEntry *x = a, *y = b;
+    if (x->origin != y->origin)
+        return (uintptr_t)x->origin < (uintptr_t)y->origin ? -1 : 1;
+    return (x->position > y->position) - (x->position < y->position);
+}
+
+static void origin_add(Arena *arena, OriginIndex *index, Value *value)
+{
+    if (value == NULL || value->origin == NULL)
+        return;
+    index->entries = arena_grow(arena, index->entries, index->count, &index->capacity, sizeof *index->entries);
+    index->entries[index->count] = (OriginEntry){value->origin, index->count, value};
+    index->count++;
+}
+
+static void origins_find(Graph *graph, Arena *arena, OriginIndex *index)
 {
     for (size_t i = 0; i < graph->initializer_count; i++)
-        if (graph->initializers[i]->origin == origin)
-            return graph->initializers[i];
+        origin_add(arena, index, graph->initializers[i]);
     for (Node *node = graph->first; node != NULL; node = node->next)
-        if (node_is(node, "Constant") && node_output(node, 0) != NULL && node->outputs[0]->origin == origin)
-            return constant_to_initializer(node);
-    return NULL;
+        if (node_is(node, "Constant"))
+            origin_add(arena, index, node_output(node, 0));
+    if (index->count > 0)
+        qsort(index->entries, index->count, sizeof *index->entries, compare_origins);
+}
+
+static Value *value_of_origin(OriginIndex *index, const Tensor *origin)
+{
+    size_t low = 0, high = index->count; /* the first entry of `origin` */
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if ((uintptr_t)index->entries[middle].origin < (uintptr_t)origin)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == index->count || index->entries[low].origin != origin)
+        return NULL;
+    OriginEntry *entry = &index->entries[low];
+    if (entry->value->producer != NULL)
+        entry->value = constant_to_initializer(entry->value->producer);
+    return entry->value;
 }
 
 static bool means(const ParamInfo *info, const Use *use)
@@ -206,10 +254,13 @@ static void tie(Graph *graph, Value *copy, Value *parameter, bool transposed)
 
 static Status mark_parameters(Graph *graph, const ParamList *list, Error *err)
 {
-    Value **values = arena_array(&graph->model->arena, Value *, list->count + 1);
+    Arena *arena = &graph->model->arena;
+    Value **values = arena_array(arena, Value *, list->count + 1);
+    OriginIndex index = {NULL, 0, 0};
+    origins_find(graph, arena, &index);
     for (size_t i = 0; i < list->count; i++) {
         const ParamInfo *info = &list->items[i];
-        values[i] = value_of_origin(graph, info->origin);
+        values[i] = value_of_origin(&index, info->origin);
         if (values[i] == NULL)
             return fail(err, STATUS_REJECTED, "parameter '%s' is not in the graph any more", info->name);
         if (info->untied)
@@ -427,9 +478,7 @@ static Status make_prefix(const Model *working, Model **out, Error *err)
     size_t count;
     Model *model = copy_marked(working, &border, &count);
     Graph *graph = model->graph;
-    for (size_t i = 0; i < graph->output_count; i++)
-        graph->outputs[i]->is_output = false;
-    graph->output_count = 0;
+    graph_clear_outputs(graph);
     for (size_t i = 0; i < count; i++)
         graph_add_output(graph, border[i]);
     for (size_t i = 0; i < graph->initializer_count; i++)

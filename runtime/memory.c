@@ -26,7 +26,7 @@ static size_t rounded(size_t bytes)
 static size_t take(Holes *holes, size_t size)
 {
     size_t best = SIZE_MAX;
-    for (size_t i = 0; i < holes->count; i++)
+    for (size_t i = 0; i < holes->count && (best == SIZE_MAX || holes->items[best].size > size); i++)
         if (holes->items[i].size >= size && (best == SIZE_MAX || holes->items[i].size < holes->items[best].size))
             best = i;
     if (best == SIZE_MAX) {

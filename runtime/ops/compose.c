@@ -195,10 +195,9 @@ Status compose_body(Builder *b, Graph *body, Value *const *in, Value **out, Erro
     const size_t outputs = copy->output_count;
     for (size_t i = 0; i < outputs; i++) {
         out[i] = copy->outputs[i];
-        out[i]->is_output = false;
         out[i]->note = NULL;
     }
-    copy->output_count = 0;
+    graph_clear_outputs(copy);
     for (size_t i = 0; i < copy->input_count; i++) {
         value_replace_uses(copy->inputs[i], in[i]);
         copy->inputs[i]->note = in[i];
