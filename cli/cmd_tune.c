@@ -90,7 +90,8 @@ static const Option options[] = {
     {OPTION("--resume", 0, TEXT, resume, "DIR", "go on from the checkpoint of an interrupted run's folder")},
     {OPTION("--strip-doc", 0, FLAG, strip_doc, NULL, "drop doc strings and stack traces")},
     {OPTION("--no-verify", 0, FLAG, no_verify, NULL, "do not read the result back and compare")},
-    {OPTION("--threads", 0, INT, threads, "N", "threads of computation"), .positive = true},
+    {OPTION("--threads", 0, INT, threads, "N", "threads of computation (under mpirun: of each process)"), .positive = true},
+    {OPTION("--mpi", 0, FLAG, mpi, NULL, "train on the processes that mpirun has started; found by itself under mpirun")},
     {OPTION("--precision", 0, CHOICE, precision, "TYPE",
             "what training computes in; parameters stay f32. auto: bf16 where the processor multiplies such numbers"),
      .choices = precisions},
@@ -240,10 +241,14 @@ static Status run(Tune *tune, int argc, char **argv, Error *err)
         return fail(err, STATUS_REJECTED, "--resume: %s: %s", fields->resume, strerror(errno));
     TRY(document_open(tune->args->items[0], &tune->document, err));
     TRY(document_check_output(tune->document, fields->output, err));
+    bool writes = comm_rank(tune->comm) == 0;
     AtomicFile probe; /* a folder that cannot be written is better known before the training */
-    TRY(atomic_open(&probe, fields->output, err));
-    atomic_release(&probe);
-    TRY(progress_open(&tune->progress, folder, fields->json, fields->quiet, fields->resume != NULL, err));
+    if (writes) {
+        TRY(atomic_open(&probe, fields->output, err));
+        atomic_release(&probe);
+    }
+    TRY(progress_open(&tune->progress, writes ? folder : NULL, fields->json, fields->quiet, fields->resume != NULL, err));
+    tune->progress.silent = !writes;
     if (fields->resume == NULL)
         write_arguments(tune, argc, argv);
     write_environment(tune);
@@ -251,8 +256,9 @@ static Status run(Tune *tune, int argc, char **argv, Error *err)
         folder != NULL ? folder : arena_printf(&tune->document->arena, "%s.run", fields->output);
     TRY(choose_precision(tune, err));
     TRY(tune_setup(tune, err));
+    processes_describe(tune);
     TRY(tune_train(tune, err));
-    return tune_save(tune, err);
+    return writes ? tune_save(tune, err) : STATUS_OK;
 }
 
 Status cmd_tune(int argc, char **argv, Error *err)
@@ -273,11 +279,14 @@ Status cmd_tune(int argc, char **argv, Error *err)
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)
         return STATUS_OK;
-    runtime_set_threads((int)fields.threads);
     signal(SIGINT, on_interrupt);
     Tune tune = {.fields = &fields, .args = &args};
-    Status status = run(&tune, argc, argv, err);
-    end_run(&tune, argc, argv, status);
+    Status status = processes_open(&tune, err);
+    if (status == STATUS_OK)
+        status = run(&tune, argc, argv, err);
+    if (comm_rank(tune.comm) == 0)
+        end_run(&tune, argc, argv, status);
+    processes_close(&tune, status, err);
     tune_release(&tune);
     return status;
 }

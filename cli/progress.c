@@ -173,6 +173,8 @@ static void end_live_line(Progress *progress)
 
 void progress_note(Progress *progress, const char *event, const char *format, ...)
 {
+    if (progress->silent)
+        return;
     char text[900];
     va_list args;
     va_start(args, format);
@@ -327,6 +329,8 @@ static void show_epoch(Progress *progress, const TrainEvent *e)
 void progress_event(const TrainEvent *event, void *context)
 {
     Progress *progress = context;
+    if (progress->silent)
+        return;
     Str line;
     str_init(&line);
     record(&line, progress->phase, event);

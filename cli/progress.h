@@ -7,6 +7,7 @@
 #include "runtime/train.h"
 
 typedef struct Progress {
+    bool silent;            /* another process speaks for all */
     bool json, quiet, live; /* live: the last line of the terminal is ours */
     FILE *jsonl, *csv;      /* in the run folder; NULL: none */
     bool pending;           /* resuming: records wait here until it is known where the run goes on */

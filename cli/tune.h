@@ -21,7 +21,7 @@ typedef struct TuneFields {
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
         crop;
     bool nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe,
-        plain_kernels;
+        plain_kernels, mpi;
 } TuneFields;
 
 /* What the targets are, when there is one output. */
@@ -75,6 +75,8 @@ typedef struct Tune {
     char base_sha256[65];
     size_t batch;
     Precision precision;
+    Comm *comm;  /* processes that train together; NULL: alone */
+    int threads; /* of this process, for loading data */
     Progress progress;
     const char *folder; /* of the run: named by the user, or OUTPUT.run, which stays only where there is something to go on from */
     Arm probe, tuned;
@@ -119,6 +121,11 @@ Status tune_settle_dtypes(Tune *tune, const DataParts *parts, const LossSpec *lo
 /* Loss `i` of `count`, on output `output`, for this target: as --loss and --loss-weight say, else as target and output suggest. */
 Status tune_choose_loss(Tune *tune, const Field *target, size_t i, size_t count, size_t output, Error *err);
 Status tune_find_lengths(Tune *tune, const DataParts *parts, const LossSpec *losses, size_t count, Lengths lengths[3], Error *err);
+
+/* ---- tune_processes.c: several processes, where a launcher has started them */
+Status processes_open(Tune *tune, Error *err);
+void processes_describe(Tune *tune);
+void processes_close(Tune *tune, Status status, Error *err); /* a failure ends all processes */
 
 Status tune_setup(Tune *tune, Error *err);
 Status tune_train(Tune *tune, Error *err);

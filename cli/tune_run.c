@@ -44,9 +44,13 @@ Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *so
     LoaderOptions options = {.augment = train ? &augment : NULL,
                              .lengths = tune_lengths_of(tune, set),
                              .seed = (uint64_t)tune->fields->seed,
+                             .rank = comm_rank(tune->comm),
+                             .ranks = comm_size(tune->comm),
+                             .threads = tune->threads,
                              .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN};
     TRY(dataset_source_init(source, set, &tune->picture, &options, err));
     source->interrupted = train ? NULL : tune_interrupted; /* the trainer asks by itself */
+    source->source.comm = tune->comm;
     return STATUS_OK;
 }
 
@@ -90,6 +94,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                                                          : 6,
                             .keep_best = tune->data.val != NULL,
                             .by_accuracy = tune->task == TASK_CLASSES,
+                            .comm = tune->comm,
                             .plain_only = f->plain_kernels,
                             .precision = tune->precision,
                             .no_decay_1d = !plain,

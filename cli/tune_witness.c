@@ -36,11 +36,21 @@ static double tolerance(const ParamList *params)
     return most;
 }
 
+/* All of the few samples in this process, whoever else trains with it. */
+static Status whole_source(Tune *tune, const Dataset *few, DatasetSource *source, Error *err)
+{
+    Comm *comm = tune->comm;
+    tune->comm = NULL;
+    Status status = tune_source(tune, few, false, source, err);
+    tune->comm = comm;
+    return status;
+}
+
 static Status first_batch(Tune *tune, const Dataset *few, Error *err)
 {
     DatasetSource source;
     Batch batch;
-    Status status = tune_source(tune, few, false, &source, err);
+    Status status = whole_source(tune, few, &source, err);
     if (status == STATUS_OK)
         status = source.source.start(&source.source, 0, false, dataset_count(few), err);
     if (status == STATUS_OK)
@@ -57,7 +67,7 @@ static Status trainer_rows(Tune *tune, Trainer *trainer, const Dataset *few, Err
     Witness *witness = &tune->witness;
     size_t width = 0;
     Error why = {STATUS_OK, ""};
-    Status status = tune_source(tune, few, false, &source, err);
+    Status status = whole_source(tune, few, &source, err);
     if (status == STATUS_OK)
         status = trainer_evaluate(trainer, &source.source, 0, &witness->rows, &width, NULL, &why);
     dataset_source_release(&source);

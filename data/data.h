@@ -298,6 +298,7 @@ typedef struct LoaderOptions {
     bool keep_order;  /* not shuffled in training either */
     bool skip_broken; /* leave unreadable pictures out (batches get shorter); else they are fatal */
     int threads;      /* 0: as many as processors */
+    int rank, ranks;  /* of several processes that share every batch: this one's part of each; ranks 0: alone */
     size_t memory;    /* bytes of batches ahead; 0: 256 MB; at least two batches */
     void (*on_broken)(const char *message, void *context); /* once a file, from the thread that calls next */
     void *context;

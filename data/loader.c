@@ -43,7 +43,7 @@ struct Loader {
     /* this pass */
     uint64_t epoch;
     bool train, holds; /* holds: the caller has the batch before `taken` */
-    size_t batch, batches;
+    size_t count, batch, batches; /* count: samples of this process */
 
     pthread_mutex_t lock;
     pthread_cond_t work, ready;
@@ -94,7 +94,7 @@ static Status make_sample(const Loader *loader, size_t sample, BatchSlot *slot, 
 
 static bool has_work(const Loader *loader)
 {
-    return loader->next < loader->set->count && loader->next / loader->batch < loader->released + loader->slot_count;
+    return loader->next < loader->count && loader->next / loader->batch < loader->released + loader->slot_count;
 }
 
 static void make_next(Loader *loader, Workspace *w) /* with the lock held */
@@ -181,7 +181,7 @@ static Status set_up(Loader *loader, Error *err)
     if (loader->augments)
         loader->augment = *loader->options.augment;
     loader->batch = 1;
-    loader->next = set->count; /* nothing to do yet */
+    loader->next = loader->count = set->count; /* nothing to do yet */
     loader->order = malloc((set->count + 1) * sizeof *loader->order);
     loader->reported = calloc(set->count + 1, sizeof *loader->reported);
     if (loader->order == NULL || loader->reported == NULL)
@@ -283,13 +283,13 @@ static Status make_slots(Loader *loader, size_t batch, Error *err)
 
 static size_t batch_size(const Loader *loader, size_t index)
 {
-    size_t left = loader->set->count - index * loader->batch;
+    size_t left = loader->count - index * loader->batch;
     return left < loader->batch ? left : loader->batch;
 }
 
 static void quiet(Loader *loader) /* with the lock held: nobody works afterwards */
 {
-    loader->next = loader->set->count;
+    loader->next = loader->count;
     while (loader->busy > 0)
         pthread_cond_wait(&loader->ready, &loader->lock);
 }
@@ -330,13 +330,42 @@ static void bucket(const Lengths *lengths, size_t *order, size_t count, size_t b
     free(places);
 }
 
+/* Several processes take every batch apart in contiguous parts, the last, shorter one too. */
+static size_t keep_own_part(Loader *loader, size_t batch)
+{
+    size_t count = loader->set->count, kept = 0;
+    size_t rank = (size_t)loader->options.rank, ranks = (size_t)loader->options.ranks;
+    if (ranks <= 1)
+        return count;
+    for (size_t at = 0; at < count; at += batch) {
+        size_t size = count - at < batch ? count - at : batch;
+        size_t begin = size * rank / ranks, end = size * (rank + 1) / ranks;
+        memmove(loader->order + kept, loader->order + at + begin, (end - begin) * sizeof *loader->order);
+        kept += end - begin;
+    }
+    return kept;
+}
+
+static Status check_parts(const Loader *loader, size_t batch, Error *err)
+{
+    size_t ranks = loader->options.ranks > 1 ? (size_t)loader->options.ranks : 1;
+    if (batch == 0)
+        return fail(err, STATUS_USAGE, "a batch needs at least one sample");
+    if (batch % ranks != 0)
+        return fail(err, STATUS_USAGE, "a batch of %zu samples cannot be divided among %zu processes", batch, ranks);
+    if (loader->set->count < ranks)
+        return fail(err, STATUS_REJECTED, "%zu samples are fewer than %zu processes", loader->set->count, ranks);
+    return STATUS_OK;
+}
+
 Status loader_start(Loader *loader, uint64_t epoch, bool train, size_t batch, size_t skip, Error *err)
 {
     size_t count = loader->set->count;
     pthread_mutex_lock(&loader->lock);
     quiet(loader);
-    Status status =
-        batch == 0 ? fail(err, STATUS_USAGE, "a batch needs at least one sample") : make_slots(loader, batch, err);
+    Status status = check_parts(loader, batch, err);
+    if (status == STATUS_OK)
+        status = make_slots(loader, loader->options.ranks > 1 ? batch / (size_t)loader->options.ranks : batch, err);
     if (status == STATUS_OK) {
         for (size_t i = 0; i < count; i++)
             loader->order[i] = i;
@@ -346,6 +375,8 @@ Status loader_start(Loader *loader, uint64_t epoch, bool train, size_t batch, si
             if (loader->options.lengths != NULL)
                 bucket(loader->options.lengths, loader->order, count, batch, &rng);
         }
+        loader->count = count = keep_own_part(loader, batch);
+        batch = loader->options.ranks > 1 ? batch / (size_t)loader->options.ranks : batch;
         loader->epoch = epoch;
         loader->train = train;
         loader->batch = batch;

@@ -93,6 +93,8 @@ static Status run_steps(Plan *plan, Error *err)
         Step *step = plan->steps[s];
         double begin = plan->options.profile ? seconds_now() : 0;
         TRY(step->run(step, err));
+        if (plan->hook != NULL)
+            plan->hook->after(plan->hook->context, s);
         if (plan->options.profile)
             step->seconds += seconds_now() - begin;
     }

@@ -210,6 +210,16 @@ static Status fill(Model *document, const ParamList *params, Source *source, siz
     }
 }
 
+/* Every process has computed the rows of its samples; afterwards each has all. */
+static Status put_together(Comm *comm, FeatureCache *cache, Error *err)
+{
+    for (int i = 0; i < cache->count; i++)
+        TRY(comm_merge(comm, cache->rows[i], cache->row_bytes[i] * cache->samples, err));
+    for (int i = 0; i < cache->target_count; i++)
+        TRY(comm_merge(comm, cache->targets[i], cache->target_bytes[i] * cache->samples, err));
+    return STATUS_OK;
+}
+
 Status features_cache(Model *document, const ParamList *params, Source *source, Precision precision, size_t batch,
                       size_t memory_limit, FeatureCache *cache, Error *err)
 {
@@ -226,6 +236,8 @@ Status features_cache(Model *document, const ParamList *params, Source *source, 
     free(prefixes);
     if (status == STATUS_OK && cache->count == 0)
         status = fail(err, STATUS_REJECTED, "no samples to compute features of");
+    if (status == STATUS_OK)
+        status = put_together(source->comm, cache, err);
     if (status != STATUS_OK)
         features_release(cache);
     return status;

@@ -160,6 +160,37 @@ static Status block_set(const Param *item, float *block, const float *plain, Err
     return STATUS_OK;
 }
 
+/* Numbers its elements in plain order, lays them out, and hashes what then lies in the gradient's block. */
+static Status layout_hash_of(const Param *item, float *gradient, uint64_t *hash, Error *err)
+{
+    float *plain;
+    size_t count = plain_count(item);
+    TRY(block_alloc((void **)&plain, count * sizeof *plain, "the layout of a parameter", err));
+    for (size_t i = 0; i < count; i++)
+        plain[i] = (float)(i % 8388593 + 1);
+    Status status = block_set(item, gradient, plain, err);
+    block_free(plain);
+    for (size_t i = 0; i < item->count && status == STATUS_OK; i++) {
+        uint32_t bits;
+        memcpy(&bits, gradient + item->offset + i, sizeof bits);
+        *hash = (*hash ^ bits) * UINT64_C(1099511628211);
+    }
+    return status;
+}
+
+Status params_layout_hash(ParamStore *store, uint64_t *hash, Error *err)
+{
+    *hash = UINT64_C(14695981039346656037) ^ store->total;
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < store->count && status == STATUS_OK; i++) {
+        *hash = (*hash ^ store->items[i].offset) * UINT64_C(1099511628211);
+        if (store->items[i].count > 0)
+            status = layout_hash_of(&store->items[i], store->gradient, hash, err);
+    }
+    memset(store->gradient, 0, store->total * sizeof(float));
+    return status;
+}
+
 bool params_sealed(const ParamStore *store)
 {
     return store->sealed;

@@ -31,7 +31,14 @@ typedef struct Placed { /* a call and the step that runs it */
     Step *step;
 } Placed;
 
+/* Called behind every step of a run: `step` is its position. Set for one run at a time. */
+typedef struct StepHook {
+    void (*after)(void *context, size_t step);
+    void *context;
+} StepHook;
+
 struct Plan {
+    const StepHook *hook; /* NULL: none */
     const Model *working;
     const Graph *graph;
     ParamStore *store;
@@ -87,6 +94,8 @@ void plan_bind(Plan *plan); /* after a pointer moved */
 int params_state(ParamStore *store, Tensor *origin, Error *err); /* finds or adds; -1 when memory ends */
 Status params_seal(ParamStore *store, Error *err); /* homes are decided: lays the blocks out; later homes are refused */
 bool params_sealed(const ParamStore *store);
+/* A number that two stores share when their blocks mean the same; clears the gradient. */
+Status params_layout_hash(ParamStore *store, uint64_t *hash, Error *err);
 
 /* parallel.c */
 void parallel_flush_denormals(void); /* on every thread of the pool */

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "runtime/distribute.h"
 #include "runtime/plan.h"
 
 enum { PLAN_CACHE = 16 }; /* two for most runs; sequences have six lengths, in training and in evaluation */
@@ -35,6 +36,7 @@ struct Trainer {
     float *best; /* plain parameters, then statistics, of the best epoch */
     size_t best_count;
     char fingerprint[128];
+    Distribution *distribution; /* NULL: trained in this process alone */
     bool accumulating;
 };
 
@@ -220,6 +222,10 @@ static void fingerprint(Trainer *trainer)
              "%zu parameters, %zu floats, optimizer %d, batch %zu x %zu, seed %llu", trainer->params->count,
              params_plain_total(trainer->store), (int)o->optimizer.kind, o->batch, o->accumulate,
              (unsigned long long)o->seed);
+    size_t length = strlen(trainer->fingerprint);
+    if (o->comm != NULL)
+        snprintf(trainer->fingerprint + length, sizeof trainer->fingerprint - length, ", %d processes",
+                 comm_size(o->comm));
 }
 
 Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
@@ -240,6 +246,8 @@ Status trainer_new(Model *document, const ParamList *params, const FeatureCache 
     Status status = params_new(params, &trainer->store, err);
     if (status == STATUS_OK)
         status = find_statistics(trainer, err);
+    if (status == STATUS_OK && options->comm != NULL)
+        status = distribution_new(options->comm, trainer->store, &trainer->distribution, err);
     if (status != STATUS_OK) {
         trainer_free(trainer);
         return status;
@@ -256,6 +264,7 @@ void trainer_free(Trainer *trainer)
         return;
     for (int i = 0; i < PLAN_CACHE; i++)
         entry_release(&trainer->plans[i]);
+    distribution_free(trainer->distribution);
     params_free(trainer->store);
     free(trainer->best);
     free(trainer);
@@ -320,7 +329,7 @@ static Status restore_best(Trainer *trainer, Error *err)
 
 static Status save(Trainer *trainer, Error *err)
 {
-    if (trainer->options.checkpoint == NULL)
+    if (trainer->options.checkpoint == NULL || comm_rank(trainer->options.comm) != 0)
         return STATUS_OK;
     return checkpoint_write(trainer->options.checkpoint, trainer->store, trainer->best, &trainer->position,
                             trainer->fingerprint, err);
@@ -397,6 +406,8 @@ Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float *
 {
     Collect c = {.output = output, .count = source->count};
     Status status = each_batch(trainer, source, collect_batch, &c, err);
+    if (status == STATUS_OK && c.rows != NULL)
+        status = comm_merge(source->comm, c.rows, c.count * c.width * sizeof *c.rows, err);
     if (loss != NULL)
         *loss = NAN;
     if (status != STATUS_OK || logits == NULL) {
@@ -472,6 +483,18 @@ static Status score_classes(const Trainer *trainer, const Scoring *scoring, Scor
     return STATUS_OK;
 }
 
+/* Every process has scored its part; afterwards each has all of it. */
+static Status put_together(Comm *comm, Scoring *scoring, size_t losses, Error *err)
+{
+    Collect *rows = &scoring->rows;
+    for (size_t i = 0; i < losses; i++)
+        TRY(tally_merge(comm, &scoring->tallies[i], err));
+    if (rows->rows == NULL)
+        return STATUS_OK;
+    TRY(comm_merge(comm, rows->rows, rows->count * rows->width * sizeof *rows->rows, err));
+    return comm_merge(comm, scoring->labels, rows->count * sizeof *scoring->labels, err);
+}
+
 static Status score(Trainer *trainer, Source *source, Score *out, Error *err)
 {
     const TrainOptions *o = &trainer->options;
@@ -483,6 +506,8 @@ static Status score(Trainer *trainer, Source *source, Score *out, Error *err)
             return fail(err, STATUS_ENVIRONMENT, "no memory for labels");
     }
     Status status = each_batch(trainer, source, score_batch, &scoring, err);
+    if (status == STATUS_OK)
+        status = put_together(source->comm, &scoring, o->loss_count, err);
     for (size_t i = 0; i < o->loss_count; i++) {
         out->targets[i] = tally_score(&scoring.tallies[i]);
         double part = o->losses[i].weight * out->targets[i].loss;
@@ -545,6 +570,7 @@ static double batch_accuracy(const Trainer *trainer, const PlanEntry *entry, con
 typedef struct Epoch { /* what one pass has added up */
     double loss, accuracy, seconds, begin;
     size_t samples, batches;
+    bool stop; /* somebody has asked to */
 } Epoch;
 
 static size_t updates_per_epoch(const Trainer *trainer, const Source *train)
@@ -565,6 +591,8 @@ static void average_gradient(ParamStore *store, size_t parts)
 static Status update(Trainer *trainer, size_t parts, double *norm, double *lr, Error *err)
 {
     TrainOptions *o = &trainer->options;
+    if (trainer->distribution != NULL && o->accumulate > 1)
+        TRY(distribution_reduce(trainer->distribution, err));
     average_gradient(trainer->store, o->sum_parts ? 1 : parts);
     uint64_t step = trainer->position.step + 1;
     *lr = o->optimizer.lr * schedule_at(&o->schedule, step);
@@ -611,18 +639,40 @@ static void emit_step(const Trainer *trainer, const Epoch *epoch, double loss, d
     emit(trainer, &event);
 }
 
-static Status train_batch(Trainer *trainer, const Batch *batch, Epoch *epoch, size_t part, double *loss, Error *err)
+/* Runs this process's part of a batch; `entry` NULL: it has none. */
+static Status run_part(Trainer *trainer, PlanEntry *entry, const Share *share, size_t part, Error *err)
 {
-    PlanEntry *entry;
-    TRY(plan_for(trainer, batch, true, &entry, err));
-    TRY(check_types(entry, batch, err));
-    feed(entry, batch);
-    TRY(plan_run(entry->plan, trainer->options.seed, trainer->position.step + 1, part > 0, err));
-    *loss = (double)((const float *)plan_output(entry->plan, entry->working->graph->output_count - 1))[0];
+    uint64_t seed = trainer->options.seed, step = trainer->position.step + 1;
+    if (trainer->distribution == NULL)
+        return plan_run(entry->plan, seed, step, part > 0, err);
+    return distribution_run(trainer->distribution, entry == NULL ? NULL : entry->plan, seed, step, share->weight,
+                            trainer->options.accumulate == 1, err);
+}
+
+static Status train_batch(Trainer *trainer, const Batch *batch, const Share *share, Epoch *epoch, size_t part,
+                          double *loss, Error *err)
+{
+    PlanEntry *entry = NULL;
+    bool any = trainer->distribution == NULL || share->weight > 0;
+    if (any) {
+        TRY(plan_for(trainer, batch, true, &entry, err));
+        TRY(check_types(entry, batch, err));
+        feed(entry, batch);
+    }
+    TRY(run_part(trainer, entry, share, part, err));
+    double sums[3] = {0, 0, wants_to_stop(trainer)};
+    if (any) {
+        sums[0] = share->weight *
+                  (double)((const float *)plan_output(entry->plan, entry->working->graph->output_count - 1))[0];
+        sums[1] = batch_accuracy(trainer, entry, batch) * (double)batch->size;
+    }
+    TRY(comm_sum(trainer->options.comm, sums, 3, err));
+    *loss = sums[0];
+    epoch->stop = sums[2] > 0;
     TRY(check_loss(trainer, *loss, err));
-    epoch->loss += *loss * (double)batch->size;
-    epoch->accuracy += batch_accuracy(trainer, entry, batch) * (double)batch->size;
-    epoch->samples += batch->size;
+    epoch->loss += *loss * (double)share->samples;
+    epoch->accuracy += sums[1];
+    epoch->samples += share->samples;
     epoch->batches++;
     return STATUS_OK;
 }
@@ -635,26 +685,28 @@ static Status train_epoch(Trainer *trainer, Source *train, Epoch *epoch, Error *
     TRY(train->start(train, trainer->position.epoch + 1, true, trainer->options.batch, err));
     for (;;) {
         Batch batch;
+        Share share;
         TRY(train->next(train, &batch, err));
-        if (batch.size > 0) {
+        TRY(share_of(trainer->options.comm, trainer->options.losses, trainer->options.loss_count, &batch, &share, err));
+        if (share.samples > 0) {
             double loss;
-            TRY(train_batch(trainer, &batch, epoch, part, &loss, err));
+            TRY(train_batch(trainer, &batch, &share, epoch, part, &loss, err));
             part_loss += loss;
             part++;
         }
-        if (part == trainer->options.accumulate || (batch.size == 0 && part > 0)) {
+        if (part == trainer->options.accumulate || (share.samples == 0 && part > 0)) {
             double norm, lr;
             TRY(update(trainer, part, &norm, &lr, err));
             double shown = trainer->options.sum_parts ? part_loss : part_loss / (double)part;
             emit_step(trainer, epoch, shown, lr, norm, per_epoch);
             part = 0;
             part_loss = 0;
-            if (wants_to_stop(trainer))
+            if (epoch->stop)
                 return fail(err, STATUS_INTERRUPTED, "interrupted at epoch %llu, update %llu",
                             (unsigned long long)trainer->position.epoch + 1,
                             (unsigned long long)trainer->position.step);
         }
-        if (batch.size == 0)
+        if (share.samples == 0)
             break;
     }
     epoch->seconds = seconds_now() - epoch->begin;
@@ -675,6 +727,8 @@ static Status end_epoch(Trainer *trainer, const Epoch *epoch, Source *validation
 {
     Position *p = &trainer->position;
     Score now = {.loss = NAN, .accuracy = NAN, .auc = NAN};
+    if (trainer->distribution != NULL)
+        TRY(distribution_mean_statistics(trainer->distribution, err));
     if (validation != NULL)
         TRY(score(trainer, validation, &now, err));
     double parts =
@@ -736,6 +790,8 @@ Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *e
     TrainOptions *o = &trainer->options;
     if (o->schedule.total == 0)
         o->schedule.total = o->epochs * updates_per_epoch(trainer, train);
+    if (!params_sealed(trainer->store)) /* one begin for all, whatever each has read or computed */
+        TRY(comm_broadcast(o->comm, trainer->store->data, trainer->store->total * sizeof(float), err));
     if (trainer->position.epoch == 0)
         TRY(save(trainer, err)); /* so that there is something to go on from before the first epoch ends */
     Status status = train_epochs(trainer, train, validation, err);

@@ -8,6 +8,7 @@
 #define REGRAFT_RUNTIME_TRAIN_H
 
 #include "data/data.h"
+#include "runtime/comm.h"
 #include "runtime/runtime.h"
 
 typedef struct FeatureCache FeatureCache; /* features.c */
@@ -29,8 +30,9 @@ typedef struct Batch {
 
 typedef struct Source Source;
 struct Source {
-    size_t count; /* samples */
+    size_t count; /* samples, of all processes */
     void *context;
+    Comm *comm; /* batches are this process's part of each, and results are put together over it; NULL: all here */
     /* Begins a pass. `train`: shuffled by (seed, epoch) and augmented; else in order and as they are. */
     Status (*start)(Source *source, uint64_t epoch, bool train, size_t batch, Error *err);
     /* STATUS_OK with batch->size 0 at the end of the pass. */
@@ -225,6 +227,7 @@ typedef struct TrainOptions {
     uint64_t patience;        /* epochs without a better validation loss before stopping; 0: never */
     bool keep_best;           /* put the best epoch's parameters back at the end (needs a validation source) */
     bool by_accuracy;         /* best means accuracy, ties by loss; else loss alone */
+    Comm *comm; /* processes that train together; NULL: alone */
     bool plain_only;
     Precision precision;      /* of training steps; evaluation is f32, as what is exported computes */
     bool no_decay_1d;         /* biases and norms are not decayed */

@@ -57,6 +57,7 @@ build() { cmake --build "$1" -j "$jobs"; }
 
 say "packages"
 setup_packages $(build_packages) libcmocka-dev clang python3-venv
+setup_packages libopenmpi-dev openmpi-bin || echo "    skipped: Open MPI is not to be had; tune is tested in one process"
 setup_packages libonnx-testdata libonnx-dev || echo "    skipped: libonnx-testdata is not to be had; conformance runs on what is in tests/"
 stage "include direction" scripts/check-includes.sh
 stage "release build, warnings are errors" 'configure release -DREGRAFT_TESTS=ON -DREGRAFT_WERROR=ON && build build/release'

@@ -113,6 +113,45 @@ static void threads_do_not_change_order_or_pixels(void **state)
     data_close(&parts);
 }
 
+static Status pass_of_rank(const Dataset *set, const PictureSpec *spec, int rank, int ranks, size_t batch, float *pixels,
+                           size_t *ids, size_t *count, Error *err)
+{
+    Loader *loader;
+    LoaderOptions options = {.picture = spec, .seed = 7, .rank = rank, .ranks = ranks};
+    assert_ok(loader_new(set, &options, &loader, err), err);
+    Status status = loader_start(loader, 1, true, batch, 0, err);
+    if (status == STATUS_OK)
+        *count = run_pass(loader, 1, true, batch, 0, pixels, ids);
+    loader_free(loader);
+    return status;
+}
+
+static void processes_take_every_batch_apart(void **state)
+{
+    (void)state;
+    Error err = {0};
+    DataParts parts;
+    Dataset *set = open_set("good", &parts);
+    PictureSpec spec = small_spec();
+    enum { BATCH = 10 }; /* 12 samples: a batch of 10 and one of 2 */
+    float *whole = malloc(12 * SAMPLE * sizeof *whole), *part = malloc(12 * SAMPLE * sizeof *part);
+    size_t ids[12], own[2][12], counts[2], count;
+    assert_ok(pass_of_rank(set, &spec, 0, 0, BATCH, whole, ids, &count, &err), &err);
+    for (int rank = 0; rank < 2; rank++) {
+        assert_ok(pass_of_rank(set, &spec, rank, 2, BATCH, part, own[rank], &counts[rank], &err), &err);
+        assert_int_equal(counts[rank], 6);
+        assert_memory_equal(own[rank], ids + 5 * rank, 5 * sizeof *ids);
+        assert_memory_equal(part, whole + 5 * rank * SAMPLE, 5 * SAMPLE * sizeof *part);
+        assert_int_equal(own[rank][5], ids[10 + rank]);
+    }
+    assert_int_equal(pass_of_rank(set, &spec, 0, 3, BATCH, part, ids, &count, &err), STATUS_USAGE);
+    err = (Error){0};
+    assert_int_equal(pass_of_rank(set, &spec, 0, 13, 26, part, ids, &count, &err), STATUS_REJECTED);
+    free(whole);
+    free(part);
+    data_close(&parts);
+}
+
 static void a_pass_can_begin_at_a_later_batch(void **state)
 {
     (void)state;
@@ -236,6 +275,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_do_not_change_order_or_pixels),
+        cmocka_unit_test(processes_take_every_batch_apart),
         cmocka_unit_test(a_pass_can_begin_at_a_later_batch),
         cmocka_unit_test(evaluation_keeps_the_order_and_an_unfinished_pass_can_be_left),
         cmocka_unit_test(a_broken_file_is_fatal_or_left_out_and_named),
