@@ -90,6 +90,7 @@ typedef struct Picture {
 } Picture;
 
 void picture_release(Picture *picture);
+Status picture_reserve(Picture *picture, size_t bytes, Error *err); /* pixels are lost when it grows */
 Status picture_resize_buffer(Picture *picture, int width, int height, int channels, Error *err);
 /* Decodes JPEG or PNG, told apart by content. 16-bit is cut to 8, alpha is laid over white, palettes and CMYK become
  * RGB, EXIF orientation is applied. `least`: when > 0 a JPEG may be decoded at 1/2, 1/4 or 1/8 as long as its shorter
@@ -299,7 +300,7 @@ typedef struct LoaderOptions {
     bool skip_broken; /* leave unreadable pictures out (batches get shorter); else they are fatal */
     int threads;      /* 0: as many as processors */
     int rank, ranks;  /* of several processes that share every batch: this one's part of each; ranks 0: alone */
-    size_t memory;    /* bytes of batches ahead; 0: 256 MB; at least two batches */
+    size_t memory;    /* bytes of batches ahead; 0: 32 MB, at least three batches; else at least two */
     void (*on_broken)(const char *message, void *context); /* once a file, from the thread that calls next */
     void *context;
 } LoaderOptions;

@@ -11,19 +11,25 @@ void picture_release(Picture *picture)
     memset(picture, 0, sizeof *picture);
 }
 
+Status picture_reserve(Picture *picture, size_t bytes, Error *err)
+{
+    void *pixels;
+    if (bytes <= picture->capacity)
+        return STATUS_OK;
+    TRY(block_alloc(&pixels, bytes, "a picture", err));
+    block_free(picture->pixels);
+    picture->pixels = pixels;
+    picture->capacity = bytes;
+    return STATUS_OK;
+}
+
 Status picture_resize_buffer(Picture *picture, int width, int height, int channels, Error *err)
 {
     size_t bytes;
     if (width <= 0 || height <= 0 || !size_mul((size_t)width, (size_t)height, &bytes) ||
         !size_mul(bytes, (size_t)channels, &bytes))
         return fail(err, STATUS_REJECTED, "a picture of %d x %d pixels", width, height);
-    if (bytes > picture->capacity) {
-        void *pixels;
-        TRY(block_alloc(&pixels, bytes, "a picture", err));
-        block_free(picture->pixels);
-        picture->pixels = pixels;
-        picture->capacity = bytes;
-    }
+    TRY(picture_reserve(picture, bytes, err));
     picture->width = width;
     picture->height = height;
     picture->channels = channels;

@@ -11,7 +11,7 @@
 
 #include "data/dataset.h"
 
-enum { SLOTS_MAX = 64, MEMORY_DEFAULT = 256 << 20, BUCKET_BATCHES = 50 };
+enum { SLOTS_MAX = 64, MEMORY_DEFAULT = 32 << 20, BUCKET_BATCHES = 50 };
 
 typedef struct BatchSlot {
     size_t size, done;
@@ -269,7 +269,8 @@ static Status make_slots(Loader *loader, size_t batch, Error *err)
         bytes += loader->target_bytes[i] * batch;
     size_t wanted = bytes == 0 ? 2 : limit / bytes, needed = (loader->set->count + batch - 1) / batch + 1;
     wanted = wanted > SLOTS_MAX ? SLOTS_MAX : wanted > needed ? needed : wanted;
-    wanted = wanted < 2 ? 2 : wanted;
+    size_t least = loader->options.memory > 0 ? 2 : 3; /* one with the caller, one ready, one being made */
+    wanted = wanted < least ? least : wanted;
     for (size_t s = 0; s < wanted; s++) {
         loader->slot_count = s + 1;
         TRY(fill_slot(loader, &loader->slots[s], batch, err));

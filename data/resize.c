@@ -7,6 +7,13 @@
 
 #include "data/data.h"
 
+/* Whole loops compiled once per instruction set, as in runtime/ops/vector.h, which this folder does not see. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
+#define VECTOR_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define VECTOR_CLONES
+#endif
+
 enum { PRECISION = 32 - 8 - 2 }; /* bits after the point: 8 bits of pixel, 2 of headroom for bicubic's overshoot */
 
 typedef struct Weights {
@@ -60,6 +67,23 @@ static void fill_weights(const Side *side, ResizeFilter filter, double support, 
     }
 }
 
+/* The same number of source pixels for every result, with weights of zero: a loop of one length runs without the
+ * processor guessing wrong where each ends. What would pass the end begins earlier. */
+static void even_out(const Side *side, Weights *w)
+{
+    int taps = 0;
+    for (int i = 0; i < w->n; i++)
+        taps = w->count[i] > taps ? w->count[i] : taps;
+    for (int i = 0; i < w->n && taps <= side->size; i++) {
+        int32_t *values = w->values + (size_t)i * (size_t)w->room;
+        int shift = w->first[i] + taps > side->size ? w->first[i] + taps - side->size : 0;
+        memmove(values + shift, values, (size_t)w->count[i] * sizeof *values);
+        memset(values, 0, (size_t)shift * sizeof *values);
+        w->first[i] -= shift;
+        w->count[i] = taps;
+    }
+}
+
 static Status weights_init(const Side *side, ResizeFilter filter, Weights *w, Error *err)
 {
     double scale = (side->to - side->from) / side->result;
@@ -92,29 +116,47 @@ static unsigned char clip(int32_t sum)
     return value < 0 ? 0 : value > 255 ? 255 : (unsigned char)value;
 }
 
-/* One row [source width, C] -> [n, C] */
-#define DEFINE_ROW(name, C)                                                                                            \
-    static void name(const unsigned char *restrict from, const Weights *w, unsigned char *restrict to)                 \
-    {                                                                                                                  \
-        for (int i = 0; i < w->n; i++) {                                                                               \
-            const unsigned char *p = from + (size_t)w->first[i] * (C);                                                 \
-            const int32_t *weight = w->values + (size_t)i * (size_t)w->room;                                           \
-            int32_t sums[C];                                                                                           \
-            for (int c = 0; c < (C); c++)                                                                              \
-                sums[c] = 1 << (PRECISION - 1);                                                                        \
-            for (int k = 0; k < w->count[i]; k++, p += (C))                                                            \
-                for (int c = 0; c < (C); c++)                                                                          \
-                    sums[c] += p[c] * weight[k];                                                                       \
-            for (int c = 0; c < (C); c++)                                                                              \
-                *to++ = clip(sums[c]);                                                                                 \
-        }                                                                                                              \
+/* One row [source width, 1] -> [n, 1] */
+static void row_1(const unsigned char *restrict from, const Weights *w, unsigned char *restrict to)
+{
+    for (int i = 0; i < w->n; i++) {
+        const unsigned char *p = from + w->first[i];
+        const int32_t *weight = w->values + (size_t)i * (size_t)w->room;
+        int32_t sum = 1 << (PRECISION - 1);
+        for (int k = 0; k < w->count[i]; k++)
+            sum += p[k] * weight[k];
+        to[i] = clip(sum);
     }
-DEFINE_ROW(row_1, 1)
-DEFINE_ROW(row_3, 3)
+}
+
+typedef int32_t Sums __attribute__((vector_size(16)));
+typedef unsigned char Pixel __attribute__((vector_size(4)));
+
+/* One row [source width, 3] -> [n, 3]: a pixel and one byte more are read at once. So at most `safe` pixels are read this way; the
+ * picture's last one is not, there may be nothing behind it. */
+VECTOR_CLONES static void row_3(const unsigned char *restrict from, int safe, const Weights *w,
+                                unsigned char *restrict to)
+{
+    for (int i = 0; i < w->n; i++) {
+        const unsigned char *p = from + (size_t)w->first[i] * 3;
+        const int32_t *weight = w->values + (size_t)i * (size_t)w->room;
+        int count = w->count[i], whole = w->first[i] + count <= safe ? count : safe - w->first[i];
+        Sums sums = {1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1), 0};
+        for (int k = 0; k < whole; k++, p += 3) {
+            Pixel pixel;
+            memcpy(&pixel, p, sizeof pixel);
+            sums += __builtin_convertvector(pixel, Sums) * weight[k];
+        }
+        for (int k = whole < 0 ? 0 : whole; k < count; k++, p += 3)
+            sums += (Sums){p[0], p[1], p[2], 0} * weight[k];
+        for (int c = 0; c < 3; c++)
+            *to++ = clip(sums[c]);
+    }
+}
 
 /* Rows [count of w, row] -> [n, row]. `sums`: one row of accumulators. */
-static void columns(const unsigned char *from, int first_row, size_t row, const Weights *w, int32_t *restrict sums,
-                    unsigned char *restrict to)
+VECTOR_CLONES static void columns(const unsigned char *from, int first_row, size_t row, const Weights *w,
+                                  int32_t *restrict sums, unsigned char *restrict to)
 {
     for (int i = 0; i < w->n; i++, to += row) {
         const unsigned char *restrict p = from + (size_t)(w->first[i] - first_row) * row;
@@ -151,8 +193,10 @@ static Status both_passes(const Picture *from, const Side *across, const Side *d
     size_t row = (size_t)across->n * (size_t)channels, stride = (size_t)from->width * (size_t)channels;
     unsigned char *middle = to->pixels;
     int32_t *sums = NULL;
-    if (!copy_y) {
-        TRY(block_alloc((void **)&sums, row * sizeof *sums + (size_t)(last - first) * row, "resizing", err));
+    if (!copy_y) { /* behind the result, in memory that the next picture uses again */
+        size_t result = ((size_t)down->n * row + 63) / 64 * 64;
+        TRY(picture_reserve(to, result + row * sizeof *sums + (size_t)(last - first) * row, err));
+        sums = (int32_t *)(void *)(to->pixels + result);
         middle = (unsigned char *)(sums + row);
     }
     for (int r = first; r < last; r++) {
@@ -161,13 +205,12 @@ static Status both_passes(const Picture *from, const Side *across, const Side *d
         if (copy_x)
             copy_row(source, across, channels, result);
         else if (channels == 3)
-            row_3(source, x, result);
+            row_3(source, from->width - (r == from->height - 1), x, result);
         else
             row_1(source, x, result);
     }
     if (!copy_y)
         columns(middle, first, row, y, sums, to->pixels);
-    block_free(sums);
     return STATUS_OK;
 }
 
@@ -201,6 +244,8 @@ Status picture_resize(const Picture *from, Box box, ResizeFilter filter, int wid
     Status status = is_copy(&across) ? STATUS_OK : weights_init(&across, filter, &x, err);
     if (status == STATUS_OK && !is_copy(&down))
         status = weights_init(&down, filter, &y, err);
+    if (x.n > 0)
+        even_out(&across, &x);
     if (status == STATUS_OK)
         status = both_passes(from, &across, &down, &x, &y, to, err);
     weights_release(&x);
