@@ -299,11 +299,14 @@ static void add_constant(Finder *f, const char *name, Tensor *origin)
 static void add_use(Finder *f, ParamInfo *info, const Use *direct)
 {
     Node *document_node = (Node *)(uintptr_t)direct->node->document_node;
-    Use *uses = arena_array(f->arena, Use, info->use_count + 1);
-    for (size_t i = 0; i < info->use_count; i++) {
-        uses[i] = info->uses[i];
-        if (uses[i].node == document_node && uses[i].index == direct->index)
-            return;
+    size_t count = info->use_count;
+    if (count > 0 && info->uses[count - 1].node == document_node && info->uses[count - 1].index == direct->index)
+        return;
+    Use *uses = (Use *)(uintptr_t)info->uses;
+    if ((count & (count - 1)) == 0) { /* room for twice as many whenever a power of two is full */
+        uses = arena_array(f->arena, Use, count == 0 ? 1 : 2 * count);
+        if (count > 0)
+            memcpy(uses, info->uses, count * sizeof *uses);
     }
     uses[info->use_count++] = (Use){document_node, direct->index};
     info->uses = uses;
