@@ -59,6 +59,10 @@ Value *build_constant(Builder *b, Tensor *tensor)
 
 Value *build_scalar(Builder *b, DType dtype, double value)
 {
+    if (b->status == STATUS_OK && (dtype == DTYPE_STRING || dtype == DTYPE_UNDEFINED))
+        b->status = fail(b->err, STATUS_UNSUPPORTED, "%s: no number is %s", b->stem, dtype_name(dtype));
+    if (b->status != STATUS_OK)
+        return NULL;
     return build_constant(b, tensor_new_scalar(&b->graph->model->arena, NULL, dtype, value));
 }
 

@@ -114,6 +114,10 @@ Status node_eval(EvalContext *context, Error *err)
         return fail(err, STATUS_UNSUPPORTED, "%s: no implementation of operator %s%s%s at opset %d",
                     node_text(context->node), context->node->domain, context->node->domain[0] != '\0' ? "." : "",
                     context->node->op_type, context->node->opset);
+    TRY(node_check_counts(context->node, err)); /* nobody has inferred it when shapes depend on data */
+    for (int i = 0; i < context->in_count; i++)
+        if (context->in[0] != NULL && context->in[i] != NULL)
+            TRY(node_check_alike(context->node, i, context->in[0]->dtype, context->in[i]->dtype, err));
     for (int i = 0; i < context->out_count; i++)
         context->out[i] = NULL;
     if (op->traits & OP_ANY_DTYPE) {

@@ -123,7 +123,7 @@ static Status check_count(const Node *node, const char *what, int count, int min
     return STATUS_OK;
 }
 
-static Status check_counts(const Node *node, Error *err)
+Status node_check_counts(const Node *node, Error *err)
 {
     const OpDef *op = node->op;
     TRY(check_count(node, "inputs", node->input_count, op->min_inputs, op->max_inputs, err));
@@ -132,29 +132,48 @@ static Status check_counts(const Node *node, Error *err)
     for (int i = 0; i < node->input_count && (i < op->min_inputs || members); i++)
         if (node->inputs[i] == NULL)
             return infer_fail(node, err, "input %d is missing", i);
+    for (int i = 0; i < op->min_outputs && op->max_outputs >= 0 && op->since > 0;
+         i++) /* internal rows may leave gaps */
+        if (node->outputs[i] == NULL)
+            return infer_fail(node, err, "output %d has no name", i);
     return STATUS_OK;
 }
 
-/* Shapes beyond this are no tensors of this world, and rules may multiply a few dims without looking. */
+Status node_check_alike(const Node *node, int index, DType first, DType dtype, Error *err)
+{
+    if ((node->op->traits & OP_FLOATS) != 0 && !dtype_is_float(first))
+        return infer_fail(node, err, "of %s; floats are expected", dtype_name(first));
+    bool exact = (node->op->traits & OP_ANY_DTYPE) != 0; /* such rows move bytes */
+    bool alike = (node->op->traits & OP_ALIKE) == 0 || first == dtype ||
+                 (!exact && dtype_is_float(first) && dtype_is_float(dtype));
+    return alike ? STATUS_OK
+                 : infer_fail(node, err, "input 0 is %s, input %d is %s", dtype_name(first), index, dtype_name(dtype));
+}
+
+/* Shapes beyond this are no tensors of this world, and rules may multiply their dims without looking: zeros among them
+ * hide nothing. */
 bool type_fits(const Type *type)
 {
     const int64_t most_dim = INT32_MAX, most_count = (int64_t)1 << 46;
-    for (int i = 0; type->kind == TYPE_TENSOR && i < type->rank; i++)
-        if (type->dims[i] > most_dim)
+    int64_t count = 1;
+    for (int i = 0; type->kind == TYPE_TENSOR && i < type->rank; i++) {
+        if (type->dims[i] > most_dim || (type->dims[i] > 0 && type->dims[i] > most_count / count))
             return false;
-    return !type_known(type) || (type_count(type) >= 0 && type_count(type) <= most_count);
+        count *= type->dims[i] > 0 ? type->dims[i] : 1;
+    }
+    return true;
 }
 
-static Status check_sizes(const Node *node, Error *err)
+static Status check_sizes(const Node *node, Value *const *values, int count, const char *what, Error *err)
 {
-    for (int i = 0; i < node->output_count; i++) {
-        const Value *output = node->outputs[i];
-        if (output == NULL || type_fits(&output->type))
+    for (int i = 0; i < count; i++) {
+        const Value *value = values[i];
+        if (value == NULL || type_fits(&value->type))
             continue;
         Arena scratch;
         arena_init(&scratch);
-        Status status = infer_fail(node, err, "output '%s' would have the shape %s, which is beyond any memory",
-                                   output->name, dims_text(&scratch, output->type.rank, output->type.dims));
+        Status status = infer_fail(node, err, "%s '%s' would have the shape %s, which is beyond any memory", what,
+                                   value->name, dims_text(&scratch, value->type.rank, value->type.dims));
         arena_release(&scratch);
         return status;
     }
@@ -165,7 +184,13 @@ Status node_infer(Node *node, Error *err)
 {
     bool known = node->op != NULL && node->op->infer != NULL;
     if (node->op != NULL)
-        TRY(check_counts(node, err));
+        TRY(node_check_counts(node, err));
+    if (known)
+        TRY(check_sizes(node, node->inputs, node->input_count, "input", err));
+    for (int i = 0; i < node->input_count && known; i++)
+        if (node->inputs[0] != NULL && node->inputs[i] != NULL && type_known(&node->inputs[0]->type) &&
+            type_known(&node->inputs[i]->type))
+            TRY(node_check_alike(node, i, node->inputs[0]->type.dtype, node->inputs[i]->type.dtype, err));
     for (int i = 0; i < node->input_count && known; i++)
         known = node->inputs[i] == NULL || type_known(&node->inputs[i]->type);
     for (int i = 0; i < node->output_count; i++)
@@ -174,7 +199,7 @@ Status node_infer(Node *node, Error *err)
     if (!known)
         return STATUS_OK;
     TRY(node->op->infer(node, err));
-    return check_sizes(node, err);
+    return check_sizes(node, node->outputs, node->output_count, "output", err);
 }
 
 double node_flops(const Node *node)
@@ -244,6 +269,23 @@ Status infer_broadcast(Node *node, Error *err)
     if (node_output(node, 0) != NULL)
         type_set(&node->outputs[0]->type, node->inputs[0]->type.dtype, rank, dims);
     return STATUS_OK;
+}
+
+Status infer_like_first(Node *node, Error *err)
+{
+    const Type *x = &node->inputs[0]->type;
+    for (int i = 1; i < node->input_count; i++) {
+        const Type *other = node->inputs[i] == NULL ? NULL : &node->inputs[i]->type;
+        bool fits = other == NULL || other->rank <= x->rank;
+        for (int d = 0; fits && other != NULL && d < other->rank; d++)
+            fits = other->dims[d] == 1 || other->dims[d] == x->dims[x->rank - other->rank + d];
+        if (!fits) {
+            Arena *arena = &node->graph->model->arena;
+            return infer_fail(node, err, "input %d of shape %s does not broadcast to %s", i,
+                              dims_text(arena, other->rank, other->dims), dims_text(arena, x->rank, x->dims));
+        }
+    }
+    return infer_same(node, err);
 }
 
 Status axis_normalize(const Node *node, int64_t axis, int rank, int *out, Error *err)

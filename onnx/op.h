@@ -100,6 +100,8 @@ enum OpTrait {
     OP_ANY_DTYPE = 1 << 6,    /* eval handles every dtype itself (moves bytes, or converts) */
     OP_BODY = 1 << 7,         /* has graph attributes */
     OP_STATE = 1 << 8,        /* reads or writes ROLE_STATE */
+    OP_ALIKE = 1 << 10,       /* inputs are all floats, or all of the first one's dtype */
+    OP_FLOATS = 1 << 11,      /* input 0 is of floats: nothing else can be computed */
     OP_FUSES = 1 << 9         /* elementwise, and its `prepare` can give its kernel to a fused node (passes/fuse_elementwise.c) */
 };
 
@@ -149,12 +151,18 @@ bool type_fits(const Type *type);
 double node_flops(const Node *node);
 double node_bytes(const Node *node);
 
+/* OP_ALIKE and OP_FLOATS, asked of one input: `dtype` beside `first`, the dtype of input 0. */
+Status node_check_alike(const Node *node, int index, DType first, DType dtype, Error *err);
+/* The row's counts of inputs and outputs, and that none of the required ones is omitted: what infer and eval may rely on. */
+Status node_check_counts(const Node *node, Error *err);
+
 /* Helpers that rows share. */
 void type_set(Type *type, DType dtype, int rank, const int64_t *dims);
 bool type_known(const Type *type); /* tensor, dtype and every dim known */
 int64_t type_count(const Type *type);
 const char *type_text(Arena *arena, const Type *type); /* "float32[8,3,32,32]" */
 Status infer_same(Node *node, Error *err);      /* output 0 has the type of input 0 */
+Status infer_like_first(Node *node, Error *err); /* the same, and the other inputs broadcast to it */
 Status infer_broadcast(Node *node, Error *err); /* numpy broadcasting over all inputs, dtype of input 0 */
 Status infer_fail(const Node *node, Error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Numpy broadcasting of two shapes; false when they do not fit. `out` may be either input. */

@@ -261,8 +261,11 @@ static Status array_shape(Arena *arena, DType dtype, int rank, const int64_t *di
 {
     if (rank > RANK_MAX)
         return fail(err, STATUS_UNSUPPORTED, "a tensor of rank %d; at most %d can be run", rank, RANK_MAX);
-    int64_t count = dims_count(rank, dims);
+    int64_t count = dims_count(rank, dims), whole = 1;
     size_t bytes = 0;
+    for (int i = 0; i < rank; i++) /* an empty one must not hide dims that nobody can multiply */
+        if (dims[i] > 0 && __builtin_mul_overflow(whole, dims[i], &whole))
+            count = -1;
     if (count < 0 || !size_mul((size_t)count, dtype_size(dtype), &bytes) || !memory_for(bytes))
         return fail(err, STATUS_ENVIRONMENT, "a tensor of shape %s is larger than any memory",
                     dims_text(arena, rank, dims));

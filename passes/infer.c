@@ -186,10 +186,13 @@ static void forget_outputs(Node *node)
 
 static bool known_already(const Node *node)
 {
-    for (int i = 0; i < node->output_count; i++)
+    bool known = false;
+    for (int i = 0; i < node->output_count; i++) {
         if (node->outputs[i] != NULL && node->outputs[i]->constant == NULL)
             return false;
-    return node->output_count > 0;
+        known |= node->outputs[i] != NULL;
+    }
+    return known;
 }
 
 Status pass_infer_known(Graph *graph, Error *err)

@@ -16,6 +16,18 @@ static Status upgrade_bodies(Node *node, Error *err)
     return STATUS_OK;
 }
 
+/* What a row's `upgrade` may rely on. Counts are those of the newest form and are looked at later. */
+static Status check_required(const Node *node, Error *err)
+{
+    const OpDef *op = node->op;
+    for (int i = 0; i < op->min_inputs && (op->traits & OP_BODY) == 0; i++)
+        if (node_input(node, i) == NULL)
+            return infer_fail(node, err, "input %d is missing", i);
+    if (op->min_outputs > 0 && op->max_outputs >= 0 && node_output(node, 0) == NULL)
+        return infer_fail(node, err, "output 0 has no name");
+    return STATUS_OK;
+}
+
 Status pass_upgrade(Graph *graph, Error *err)
 {
     for (Node *node = graph->first, *next; node != NULL; node = next) {
@@ -23,6 +35,8 @@ Status pass_upgrade(Graph *graph, Error *err)
         TRY(upgrade_bodies(node, err));
         if (node->op == NULL || node->domain[0] != '\0' || node->opset == OPSET_NEWEST)
             continue;
+        if (node->op->upgrade != NULL)
+            TRY(check_required(node, err));
         if (node->op->upgrade != NULL)
             TRY(node->op->upgrade(node, err)); /* may replace the node; what it leaves behind is marked below */
         if (node->graph == graph && node->op != NULL)

@@ -226,6 +226,21 @@ static void consume_inputs(Plan *plan, const Node *node)
     }
 }
 
+/* Kernels are written for float32 unless the row says OP_ANY_DTYPE; a node of other floats, or of integers where floats
+ * are meant, runs `eval`. */
+static bool suits_kernel(const Node *node)
+{
+    const Value *first = node_input(node, 0), *y = node_output(node, 0);
+    if ((node->op->traits & OP_ANY_DTYPE) != 0 || node->op->eval == NULL)
+        return true;
+    for (int i = 0; i < node->input_count; i++) {
+        DType dtype = node->inputs[i] == NULL ? DTYPE_F32 : node->inputs[i]->type.dtype;
+        if (dtype_is_float(dtype) && dtype != DTYPE_F32)
+            return false;
+    }
+    return first == NULL || y == NULL || first->type.dtype == DTYPE_F32 || y->type.dtype != DTYPE_F32;
+}
+
 static Status prepare_node(Plan *plan, const Node *node, Error *err)
 {
     if (node->op == NULL) {
@@ -243,7 +258,8 @@ static Status prepare_node(Plan *plan, const Node *node, Error *err)
                            .family = plan->family,
                            .block = plan->dnnl.block,
                            .compute = plan->compute};
-    Status status = node->op->prepare != NULL ? node->op->prepare(&context, err) : plan_prepare_eval(&context, err);
+    bool kernel = node->op->prepare != NULL && suits_kernel(node);
+    Status status = kernel ? node->op->prepare(&context, err) : plan_prepare_eval(&context, err);
     if (status == STATUS_OK)
         status = (Status)plan->status;
     if (status != STATUS_OK) {

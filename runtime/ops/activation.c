@@ -50,7 +50,7 @@ static Status leaky_grad(GradContext *context, Error *err)
 /* ---- PRelu: slope x below 0, the slope broadcasting to x; at 0 the derivative is the slope ------------------- */
 
 ELEMENTWISE_REFERENCE(prelu, double, f64, XY_OF(double), x < 0 ? x * y : x)
-ELEMENTWISE_REFERENCE(prelu, int64_t, i64, XY_OF(int64_t), x < 0 ? x * y : x)
+ELEMENTWISE_REFERENCE(prelu, int64_t, i64, XY_OF(int64_t), x < 0 ? (int64_t)((uint64_t)x * (uint64_t)y) : x)
 ELEMENTWISE_REFERENCE(prelu, uint64_t, u64, X_OF(uint64_t), x)
 ELEMENTWISE_KERNEL(prelu, XY_OF(float), x < 0 ? x * y : x)
 
@@ -507,8 +507,8 @@ const OpDef ops_activation[] = {
      .max_inputs = 2,
      .min_outputs = 1,
      .max_outputs = 1,
-     .traits = PLAIN,
-     .infer = infer_same,
+     .traits = PLAIN | OP_ALIKE,
+     .infer = infer_like_first,
      .eval = prelu_eval,
      .grad = prelu_grad,
      .upgrade = prelu_upgrade,
@@ -520,15 +520,15 @@ const OpDef ops_activation[] = {
      .max_inputs = 2,
      .min_outputs = 1,
      .max_outputs = 1,
-     .traits = PLAIN,
-     .infer = infer_same,
+     .traits = PLAIN | OP_ALIKE,
+     .infer = infer_like_first,
      .eval = swiglu_eval,
      .grad = swiglu_grad,
      .prepare = swiglu_prepare},
     MICROSOFT_ROW("Gelu", 1, gelu_erf, .grad = gelu_grad, .traits = PLAIN),
     MICROSOFT_ROW("QuickGelu", 1, quick_gelu, .grad = quick_gelu_grad, .traits = PLAIN),
-    MICROSOFT_ROW("BiasGelu", 2, bias_gelu, .grad = bias_gelu_grad, .traits = PLAIN),
-    MICROSOFT_ROW("FastGelu", 2, fast_gelu, .grad = fast_gelu_grad, .traits = PLAIN),
+    MICROSOFT_ROW("BiasGelu", 2, bias_gelu, .grad = bias_gelu_grad, .traits = PLAIN | OP_ALIKE),
+    MICROSOFT_ROW("FastGelu", 2, fast_gelu, .grad = fast_gelu_grad, .traits = PLAIN | OP_ALIKE),
     GRAD_ROW("ReluGrad", 2, relu_back),
     GRAD_ROW("LeakyReluGrad", 2, leaky_back),
     GRAD_ROW("PReluGrad", 3, prelu_back),

@@ -501,6 +501,9 @@ static Status where_eval(EvalContext *context, Error *err)
     const Array *condition = context->in[0], *x = context->in[1], *y = context->in[2];
     int rank = condition->rank;
     int64_t dims[RANK_MAX], at[3];
+    if (condition->dtype != DTYPE_BOOL || x->dtype != y->dtype)
+        return eval_fail(context, err, "chooses by %s between %s and %s", dtype_name(condition->dtype),
+                         dtype_name(x->dtype), dtype_name(y->dtype));
     memcpy(dims, condition->dims, sizeof dims);
     if (!dims_broadcast(rank, dims, x->rank, x->dims, &rank, dims) ||
         !dims_broadcast(rank, dims, y->rank, y->dims, &rank, dims))
@@ -581,13 +584,14 @@ BITS(bit_shift, shift(x, y, p[0] != 0), y > 63 ? 0 : (p[0] != 0 ? x << y : x >> 
 #define ROW(op, first, min, max, prefix, ...)                                                                          \
     {                                                                                                                  \
         .name = op, .since = first, .last = OPSET_NEWEST, .min_inputs = min, .max_inputs = max, .min_outputs = 1,      \
-        .max_outputs = 1, .traits = PLAIN, .eval = prefix##_eval, __VA_ARGS__                                          \
+        .max_outputs = 1, .eval = prefix##_eval, __VA_ARGS__                                                           \
     }
+#define ALIKE .traits = PLAIN | OP_ALIKE
 #define BINARY_ROW(op, prefix)                                                                                         \
     ROW(op, 1, 2, 2, prefix, .infer = infer_broadcast, .grad = prefix##_grad, .upgrade = upgrade_broadcast_attrs,      \
-        .prepare = prefix##_prepare)
+        .prepare = prefix##_prepare, ALIKE)
 #define BITS_ROW(op, first, inputs, prefix)                                                                            \
-    ROW(op, first, inputs, inputs, prefix, .infer = infer_broadcast, .no_gradient = "integers carry no gradient")
+    ROW(op, first, inputs, inputs, prefix, .infer = infer_broadcast, .no_gradient = "integers carry no gradient", ALIKE)
 /* Gradient rows whose inputs broadcast; `most` may be -1. */
 #define INNER_ROW(op, least, most, prefix, inference, preparation)                                                     \
     {                                                                                                                  \
@@ -602,14 +606,14 @@ const OpDef ops_arith[] = {
     BINARY_ROW("Mul", mul),
     BINARY_ROW("Div", div),
     ROW("Pow", 1, 2, 2, pow, .infer = infer_broadcast, .grad = pow_grad, .upgrade = upgrade_broadcast_attrs,
-        .prepare = pow_prepare_any),
-    ROW("Mod", 10, 2, 2, mod, .infer = infer_broadcast, .grad = mod_grad, .prepare = mod_prepare),
-    ROW("Sum", 1, 1, -1, sum, .infer = infer_broadcast, .grad = add_grad, .prepare = sum_prepare),
-    ROW("Mean", 1, 1, -1, mean, .infer = infer_broadcast, .grad = mean_grad, .prepare = mean_prepare),
-    ROW("Max", 1, 1, -1, max, .infer = infer_broadcast, .grad = extremum_grad, .prepare = max_prepare),
-    ROW("Min", 1, 1, -1, min, .infer = infer_broadcast, .grad = extremum_grad, .prepare = min_prepare),
-    ROW("Clip", 1, 1, 3, clip, .infer = infer_same, .grad = clip_grad, .upgrade = clip_upgrade,
-        .prepare = clip_prepare),
+        .prepare = pow_prepare_any, .traits = PLAIN),
+    ROW("Mod", 10, 2, 2, mod, .infer = infer_broadcast, .grad = mod_grad, .prepare = mod_prepare, ALIKE),
+    ROW("Sum", 1, 1, -1, sum, .infer = infer_broadcast, .grad = add_grad, .prepare = sum_prepare, ALIKE),
+    ROW("Mean", 1, 1, -1, mean, .infer = infer_broadcast, .grad = mean_grad, .prepare = mean_prepare, ALIKE),
+    ROW("Max", 1, 1, -1, max, .infer = infer_broadcast, .grad = extremum_grad, .prepare = max_prepare, ALIKE),
+    ROW("Min", 1, 1, -1, min, .infer = infer_broadcast, .grad = extremum_grad, .prepare = min_prepare, ALIKE),
+    ROW("Clip", 1, 1, 3, clip, .infer = infer_like_first, .grad = clip_grad, .upgrade = clip_upgrade,
+        .prepare = clip_prepare, ALIKE),
     {.name = "Where",
      .since = 9,
      .last = OPSET_NEWEST,

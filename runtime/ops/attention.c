@@ -28,7 +28,15 @@ typedef struct Core {
 /* x [B, S, H D] or [B, H, S, D] */
 static Heads heads_of(Builder *b, Value *x, int64_t count)
 {
+    if (b->status != STATUS_OK || x == NULL)
+        return (Heads){0};
     const int64_t *dims = x->type.dims;
+    bool fits = x->type.rank == 4 || (x->type.rank == 3 && count > 0 && dims[2] % count == 0);
+    if (!fits) {
+        b->status = fail(b->err, STATUS_REJECTED, "%s: %s does not hold %lld heads", b->stem,
+                         type_text(&b->graph->model->arena, &x->type), (long long)count);
+        return (Heads){0};
+    }
     if (x->type.rank == 4)
         return (Heads){x, false, dims[0], dims[1], dims[2], dims[3]};
     int64_t split[4] = {dims[0], dims[1], count, dims[2] / count};
@@ -87,6 +95,12 @@ static Value *core_context(Builder *b, const Core *core, Value *p)
  */
 static void core_build(Builder *b, Core *core)
 {
+    bool shared = core->k.heads > 0 && core->k.heads == core->v.heads && core->q.heads % core->k.heads == 0;
+    if (b->status == STATUS_OK && !shared)
+        b->status = fail(b->err, STATUS_REJECTED, "%s: %lld query heads do not share %lld of keys and %lld of values",
+                         b->stem, (long long)core->q.heads, (long long)core->k.heads, (long long)core->v.heads);
+    if (b->status != STATUS_OK)
+        return;
     core->raw = core->capped = core_scores(b, core);
     if (core->softcap > 0)
         core->capped =
@@ -396,9 +410,11 @@ static Status rotary_heads(const Node *node, Builder *b, Value *tables, Rotary *
     r->size = node_int(node, "rotary_embedding_dim", 0);
     r->interleaved = node_int(node, "interleaved", 0) != 0;
     r->packed = x->type.rank == 3;
-    if (r->packed && count <= 0 && r->size == 0)
-        count = x->type.dims[2] / (2 * tables->type.dims[tables->type.rank - 1]);
-    if ((x->type.rank != 3 && x->type.rank != 4) || (r->packed && count <= 0))
+    int64_t angles = tables->type.rank > 0 ? tables->type.dims[tables->type.rank - 1] : 0;
+    if (r->packed && count <= 0 && r->size == 0 && angles > 0)
+        count = x->type.dims[2] / (2 * angles);
+    if ((x->type.rank != 3 && x->type.rank != 4) || angles <= 0 ||
+        (r->packed && (count <= 0 || x->type.dims[2] % count != 0)))
         return infer_fail(node, err, "%d dims and %lld heads", x->type.rank, (long long)count);
     r->x = heads_of(b, x, count).value;
     if (b->status == STATUS_OK && r->size == 0)
@@ -539,6 +555,9 @@ static Status qkv_widths(const Node *node, int64_t width[3], Error *err)
     size_t count;
     const int64_t *given = node_ints(node, "qkv_hidden_sizes", &count);
     const Type *weights = &node->inputs[1]->type;
+    if (weights->rank != 2 || node->inputs[0]->type.rank != 3)
+        return infer_fail(node, err, "X has %d and weights have %d dims, three and two are expected",
+                          node->inputs[0]->type.rank, weights->rank);
     for (int i = 0; i < 3; i++)
         width[i] = count == 3 ? given[i] : weights->dims[weights->rank - 1] / 3;
     if (weights->rank != 2 || width[0] + width[1] + width[2] != weights->dims[1] || width[0] != width[1])

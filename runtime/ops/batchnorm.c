@@ -390,6 +390,7 @@ const OpDef ops_batchnorm[] = {
      .min_inputs = 5,
      .max_inputs = 5,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 5,
      .infer = batchnorm_infer,
      .eval = batchnorm_eval,

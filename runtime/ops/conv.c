@@ -339,6 +339,18 @@ static Value *expand_activation(Builder *b, const Node *fused, Value *x)
     return build_finish(b, node);
 }
 
+static Status microsoft_conv_infer(Node *node, Error *err)
+{
+    TRY(conv_infer(node, err));
+    const Type *y = &node->outputs[0]->type;
+    const Value *z = node_input(node, 3);
+    if (z != NULL &&
+        (z->type.rank != y->rank || memcmp(z->type.dims, y->dims, (size_t)y->rank * sizeof y->dims[0]) != 0))
+        return infer_fail(node, err, "adds %s to a result of %s", type_text(&node->graph->model->arena, &z->type),
+                          type_text(&node->graph->model->arena, y));
+    return STATUS_OK;
+}
+
 static Status fused_conv_expand(Node *node, Builder *b, Error *err)
 {
     const char *activation = node_string(node, "activation", "");
@@ -443,6 +455,7 @@ const OpDef ops_conv[] = {
      .min_inputs = 2,
      .max_inputs = 3,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 1,
      .infer = conv_infer,
      .eval = conv_eval,
@@ -455,6 +468,7 @@ const OpDef ops_conv[] = {
      .min_inputs = 2,
      .max_inputs = 3,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 1,
      .infer = conv_transpose_infer,
      .eval = conv_input_eval,
@@ -510,6 +524,7 @@ const OpDef ops_conv[] = {
      .min_inputs = 2,
      .max_inputs = 4,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 2,
      .infer = causal_conv_infer,
      .eval = eval_expanded,
@@ -521,8 +536,9 @@ const OpDef ops_conv[] = {
      .min_inputs = 2,
      .max_inputs = 4,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 1,
-     .infer = conv_infer,
+     .infer = microsoft_conv_infer,
      .eval = eval_expanded,
      .expand = fused_conv_expand},
     {0},

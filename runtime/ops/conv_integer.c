@@ -58,6 +58,8 @@ static Status centred(EvalContext *context, int index, int zero_index, double **
     TRY(wide_input(context, zero_index, &zeros, err));
     TRY(wide_scratch(context, array->count, out, err));
     bool each = zero != NULL && zero->count > 1;
+    if (zero != NULL && zero->count == 0)
+        return eval_fail(context, err, "input %d has no elements", zero_index);
     if (each && zero->count != array->dims[0])
         return eval_fail(context, err, "%lld zero points for %lld filters", (long long)zero->count,
                          (long long)array->dims[0]);

@@ -18,12 +18,19 @@ static Status check_ranks(const Node *node, int rank, int other, Error *err)
     return STATUS_OK;
 }
 
+static Status check_groups(const Node *node, int64_t groups, Error *err)
+{
+    return groups >= 1 && groups <= INT32_MAX ? STATUS_OK
+                                              : infer_fail(node, err, "attribute group is %lld", (long long)groups);
+}
+
 Status conv_shape(const Node *node, int rank, const int64_t *x, const int64_t *w, ConvShape *shape, Error *err)
 {
     shape->batch = x[0];
     shape->groups = node_int(node, "group", 1);
     shape->in_channels = x[1];
     shape->out_channels = w[0];
+    TRY(check_groups(node, shape->groups, err));
     if (w[1] * shape->groups != x[1] || w[0] % shape->groups != 0)
         return infer_fail(node, err, "weights [%lld, %lld, ...] in %lld groups do not fit %lld channels",
                           (long long)w[0], (long long)w[1], (long long)shape->groups, (long long)x[1]);
@@ -35,6 +42,7 @@ Status conv_shape_transposed(const Node *node, int rank, const int64_t *x, const
 {
     shape->batch = x[0];
     shape->groups = node_int(node, "group", 1);
+    TRY(check_groups(node, shape->groups, err));
     shape->in_channels = w[1] * shape->groups;
     shape->out_channels = x[1];
     if (w[0] != x[1] || w[0] % shape->groups != 0)

@@ -77,7 +77,11 @@ static Status scan_check(const Node *node, DType dtype, Error *err)
 
 static Status scan_infer(Node *node, Error *err)
 {
+    const Type *axis = &node->inputs[1]->type;
     TRY(scan_check(node, node->inputs[0]->type.dtype, err));
+    TRY(index_check_dtype(node, axis->dtype, err));
+    if (type_count(axis) != 1)
+        return infer_fail(node, err, "the axis has %lld elements", (long long)type_count(axis));
     return infer_same(node, err);
 }
 

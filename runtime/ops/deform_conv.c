@@ -244,6 +244,7 @@ const OpDef ops_deform_conv[] = {
      .min_inputs = 3,
      .max_inputs = 5,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 1,
      .infer = deform_conv_infer,
      .eval = deform_conv_eval,

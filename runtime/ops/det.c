@@ -118,6 +118,7 @@ const OpDef ops_det[] = {
      .max_inputs = 1,
      .min_outputs = 1,
      .max_outputs = 1,
+     .traits = OP_FLOATS,
      .infer = det_infer,
      .eval = det_eval,
      .grad = det_grad},

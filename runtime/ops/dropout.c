@@ -126,6 +126,8 @@ static Status dropout_infer(Node *node, Error *err)
 {
     TRY(infer_same(node, err));
     const Type *x = &node->inputs[0]->type;
+    if (!dtype_is_float(x->dtype))
+        return infer_fail(node, err, "of %s; floats are expected", dtype_name(x->dtype));
     if (node_output(node, 1))
         type_set(&node->outputs[1]->type, DTYPE_BOOL, x->rank, x->dims);
     return STATUS_OK;
@@ -210,7 +212,12 @@ static Status dropout_run(Step *step, Error *err)
 
 static Status dropout_prepare(PlanContext *context, Error *err)
 {
-    (void)err;
+    const Value *ratio = node_input(context->node, 1), *live = node_input(context->node, 2);
+    bool floats = context->node->inputs[0]->type.dtype == DTYPE_F32 &&
+                  (ratio == NULL || (ratio->type.dtype == DTYPE_F32 && type_count(&ratio->type) == 1)) &&
+                  (live == NULL || (live->type.dtype == DTYPE_BOOL && type_count(&live->type) == 1));
+    if (!floats)
+        return kernel_eval(context, err);
     kernel_inputs_plain(context);
     Slot *y = kernel_output_in_place(context, 0, 0, LAYOUT_PLAIN);
     if (node_output(context->node, 1))
@@ -245,7 +252,9 @@ static Status dropout_grad_run(Step *step, Error *err)
 
 static Status dropout_grad_prepare(PlanContext *context, Error *err)
 {
-    (void)err;
+    const Value *ratio = node_input(context->node, 2);
+    if (context->node->inputs[0]->type.dtype != DTYPE_F32 || (ratio != NULL && ratio->type.dtype != DTYPE_F32))
+        return kernel_eval(context, err);
     kernel_inputs_plain(context);
     kernel_output_in_place(context, 0, 0, LAYOUT_PLAIN);
     kernel_run(context, dropout_grad_run, "own");

@@ -513,6 +513,7 @@ const OpDef ops_einsum[] = {
      .min_inputs = 1,
      .max_inputs = -1,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 1,
      .infer = einsum_infer,
      .eval = einsum_eval,

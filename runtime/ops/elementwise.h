@@ -140,14 +140,14 @@ Status upgrade_broadcast_attrs(Node *node, Error *err);
 #define UNARY_ROW(op, first, prefix, ...)                                                                              \
     {                                                                                                                  \
         .name = op, .since = first, .last = OPSET_NEWEST, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1,          \
-        .max_outputs = 1, .infer = infer_same, .eval = prefix##_eval, .prepare = prefix##_prepare, __VA_ARGS__         \
+        .max_outputs = 1, .infer = infer_like_first, .eval = prefix##_eval, .prepare = prefix##_prepare, __VA_ARGS__   \
     }
 
 /* A row of com.microsoft with up to `most` inputs; the smaller count is one less where the last is optional. */
 #define MICROSOFT_ROW(op, most, prefix, ...)                                                                           \
     {                                                                                                                  \
         .domain = "com.microsoft", .name = op, .since = 1, .last = 1, .min_inputs = 1, .max_inputs = most,             \
-        .min_outputs = 1, .max_outputs = 1, .infer = infer_same, .eval = prefix##_eval, .prepare = prefix##_prepare,   \
+        .min_outputs = 1, .max_outputs = 1, .infer = infer_like_first, .eval = prefix##_eval, .prepare = prefix##_prepare,   \
         __VA_ARGS__                                                                                                    \
     }
 

@@ -392,7 +392,7 @@ static StridedCopy window_copy(const Window *window, const int64_t *whole, bool 
     strides_dense(window->rank, whole, large);
     for (int i = 0; i < window->rank; i++) {
         offset += window->start[i] * large[i];
-        large[i] *= window->step[i];
+        large[i] = window->size[i] > 1 ? large[i] * window->step[i] : 0; /* a step may be beyond every axis */
     }
     StridedCopy copy = strided_make(window->rank, window->size, into ? small : large, into ? large : small, size);
     *bytes = copy.outer > 0 ? (size_t)offset * size : 0;
@@ -591,7 +591,7 @@ static Status slice_grad_prepare(PlanContext *context, Error *err)
 /* clang-format off */
 const OpDef ops_join[] = {
     {.name = "Concat", .since = 1, .last = 28, .min_inputs = 1, .max_inputs = -1, .min_outputs = 1, .max_outputs = 1,
-     .traits = OP_ANY_DTYPE, .infer = concat_infer, .eval = concat_eval, .grad = concat_grad,
+     .traits = OP_ANY_DTYPE | OP_ALIKE, .infer = concat_infer, .eval = concat_eval, .grad = concat_grad,
      .upgrade = concat_upgrade, .prepare = concat_prepare},
     {.name = "Split", .since = 1, .last = 28, .min_inputs = 1, .max_inputs = 2, .min_outputs = 1, .max_outputs = -1,
      .traits = OP_ANY_DTYPE, .infer = split_infer, .eval = split_eval, .grad = split_grad, .upgrade = split_upgrade,

@@ -294,6 +294,7 @@ static Status skip_infer(Node *node, Error *err)
     int64_t dims[RANK_MAX];
     if (x->rank < 1)
         return infer_fail(node, err, "input of rank %d", x->rank);
+    TRY(infer_like_first(node, err));
     memcpy(dims, x->dims, (size_t)x->rank * sizeof dims[0]);
     dims[x->rank - 1] = 1;
     for (int i = 0; i < node->output_count; i++) {
@@ -367,6 +368,7 @@ const OpDef ops_layernorm[] = {
      .min_inputs = 2,
      .max_inputs = 3,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 3,
      .infer = layer_norm_infer,
      .eval = layer_norm_eval,
@@ -378,6 +380,7 @@ const OpDef ops_layernorm[] = {
      .min_inputs = 2,
      .max_inputs = 2,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 1,
      .infer = layer_norm_infer,
      .eval = layer_norm_eval,
@@ -411,6 +414,7 @@ const OpDef ops_layernorm[] = {
      .min_inputs = 3,
      .max_inputs = 5,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 4,
      .infer = skip_infer,
      .eval = eval_expanded,
@@ -422,6 +426,7 @@ const OpDef ops_layernorm[] = {
      .min_inputs = 3,
      .max_inputs = 4,
      .min_outputs = 1,
+     .traits = OP_ALIKE,
      .max_outputs = 4,
      .infer = skip_infer,
      .eval = eval_expanded,

@@ -36,6 +36,8 @@ static int64_t parameter_index(const Array *x, const Array *parameter, bool per_
 
 static Status check_parameter(EvalContext *context, const Array *x, const Array *parameter, bool per_row, Error *err)
 {
+    if (x->rank < 1 || (parameter != NULL && parameter->count == 0))
+        return eval_fail(context, err, "an operand of no dims, or a scale or zero point without elements");
     if (parameter == NULL || parameter->count <= 1)
         return STATUS_OK;
     int64_t lines = per_row ? (x->rank > 1 ? x->dims[x->rank - 2] : 1) : x->dims[x->rank - 1];
@@ -58,6 +60,10 @@ static Status integer_infer(Node *node, Error *err)
 /* x - zero as int32 */
 static Status centred(EvalContext *context, const Array *x, const Array *zero, bool per_row, int32_t **out, Error *err)
 {
+    const Array *parts[] = {x, zero};
+    for (int i = 0; i < 2; i++)
+        if (parts[i] != NULL && parts[i]->dtype != DTYPE_I8 && parts[i]->dtype != DTYPE_U8)
+            return eval_fail(context, err, "of %s; int8 and uint8 are expected", dtype_name(parts[i]->dtype));
     TRY(check_parameter(context, x, zero, per_row, err));
     *out = arena_array(context->arena, int32_t, (size_t)x->count + 1);
     for (int64_t i = 0; i < x->count; i++) {
@@ -139,6 +145,8 @@ static Status qlinear_eval(EvalContext *context, Error *err)
     TRY(eval_output(context, 0, zero->dtype, p.y_rank, p.y_dims, &y, err));
     double *values = arena_array(context->arena, double, (size_t)y->count + 1);
     TRY(product_eval(&p, context, DTYPE_F64, wide_a, wide_b, NULL, values, 1, 1, err));
+    TRY(check_parameter(context, y, scale, true, err));
+    TRY(check_parameter(context, y, zero, true, err));
     for (int64_t i = 0; i < y->count; i++)
         quantize(y, i, values[i], array_f64_at(scale, parameter_index(y, scale, true, i)),
                  array_f64_at(zero, parameter_index(y, zero, true, i)));

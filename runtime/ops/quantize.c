@@ -61,6 +61,14 @@ static int64_t grid_index(const Grid *grid, int64_t i)
     return (outer * grid->parts + part) * grid->inner + inner;
 }
 
+/* `zero` is counted, -1 when omitted. */
+static Status zero_check(const Node *node, int64_t scale, int64_t zero, Error *err)
+{
+    return zero == scale || zero < 0
+               ? STATUS_OK
+               : infer_fail(node, err, "%lld scales and %lld zero points", (long long)scale, (long long)zero);
+}
+
 /* ---- one number
  * ---------------------------------------------------------------------------------------------------------- */
 
@@ -123,6 +131,7 @@ static Status quantize_infer(Node *node, Error *err)
     Grid grid;
     TRY(grid_make(node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     const Value *zero = node_input(node, 2);
+    TRY(zero_check(node, type_count(scale), zero == NULL ? -1 : type_count(&zero->type), err));
     type_set(&node->outputs[0]->type, quantized_dtype(node, zero == NULL ? DTYPE_UNDEFINED : zero->type.dtype), x->rank,
              x->dims);
     return STATUS_OK;
@@ -145,6 +154,7 @@ static Status quantize_eval(EvalContext *context, Error *err)
     DType precision = division_precision(node, x->dtype, scale->dtype);
     bool saturate = node_int(node, "saturate", 1) != 0, inside;
     Grid grid;
+    TRY(zero_check(node, scale->count, zero == NULL ? -1 : zero->count, err));
     TRY(grid_make(node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     Array *numbers;
     TRY(array_new(context->arena, DTYPE_F64, x->rank, x->dims, &numbers, err));
@@ -179,7 +189,9 @@ static DType dequantized_dtype(const Node *node, DType scale)
 static Status dequantize_infer(Node *node, Error *err)
 {
     const Type *x = &node->inputs[0]->type, *scale = &node->inputs[1]->type;
+    const Value *zero = node_input(node, 2);
     Grid grid;
+    TRY(zero_check(node, type_count(scale), zero == NULL ? -1 : type_count(&zero->type), err));
     TRY(grid_make(node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     type_set(&node->outputs[0]->type, dequantized_dtype(node, scale->dtype), x->rank, x->dims);
     return STATUS_OK;
@@ -189,6 +201,7 @@ static Status dequantize_eval(EvalContext *context, Error *err)
 {
     const Array *x = context->in[0], *scale = context->in[1], *zero = eval_input(context, 2);
     Grid grid;
+    TRY(zero_check(context->node, scale->count, zero == NULL ? -1 : zero->count, err));
     TRY(grid_make(context->node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     Array *numbers;
     TRY(array_new(context->arena, DTYPE_F64, x->rank, x->dims, &numbers, err));

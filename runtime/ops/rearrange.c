@@ -44,6 +44,10 @@ static int64_t triangle_lines(const Triangle *t, int64_t count)
 
 static Status trilu_check(const Node *node, int rank, Error *err)
 {
+    const Value *k = node_input(node, 1);
+    bool one = k == NULL || !type_known(&k->type) || (k->type.dtype == DTYPE_I64 && type_count(&k->type) == 1);
+    if (!one)
+        return infer_fail(node, err, "k is %s, one int64 is expected", type_text(&node->graph->model->arena, &k->type));
     return rank >= 2 ? STATUS_OK : infer_fail(node, err, "input has rank %d, at least 2 expected", rank);
 }
 
@@ -198,7 +202,7 @@ static Status cache_indices(EvalContext *context, int index, Cache *cache, Error
     if (cache->start && count != (size_t)cache->batch)
         return eval_fail(context, err, "%zu write_indices for a batch of %lld", count, (long long)cache->batch);
     for (int64_t b = 0; cache->start && b < cache->batch; b++)
-        if (cache->start[b] < 0 || (!cache->circular && cache->start[b] + cache->update > cache->length))
+        if (cache->start[b] < 0 || (!cache->circular && cache->start[b] > cache->length - cache->update))
             return eval_fail(context, err, "write index %lld of sample %lld: %lld positions do not fit into %lld",
                              (long long)cache->start[b], (long long)b, (long long)cache->update,
                              (long long)cache->length);
@@ -210,7 +214,7 @@ static void cache_move(const Cache *c, char *cache, char *update, size_t size, b
 {
     const size_t run = (size_t)c->inner * size;
     for (int64_t line = 0; line < c->batch * c->outer; line++) {
-        int64_t start = c->start ? c->start[line / c->outer] : 0;
+        int64_t start = c->start && c->length > 0 ? c->start[line / c->outer] % c->length : 0;
         for (int64_t t = 0; t < c->update; t++) {
             char *at = cache + (size_t)(line * c->length + (start + t) % c->length) * run;
             char *part = update + (size_t)(line * c->update + t) * run;
@@ -234,8 +238,9 @@ static Status cache_eval(EvalContext *context, Error *err)
     const Array *past = context->in[0], *update = context->in[1];
     Cache cache;
     Array *present;
-    if (past->rank != update->rank)
-        return eval_fail(context, err, "cache of rank %d, update of rank %d", past->rank, update->rank);
+    if (past->rank != update->rank || past->dtype != update->dtype)
+        return eval_fail(context, err, "cache of %d dims of %s, update of %d of %s", past->rank,
+                         dtype_name(past->dtype), update->rank, dtype_name(update->dtype));
     TRY(cache_read(context->node, past->rank, past->dims, update->dims, &cache, err));
     TRY(cache_indices(context, 2, &cache, err));
     TRY(eval_output_same(context, 0, past, err));

@@ -62,6 +62,8 @@ static Status activations_init(const Node *node, Recurrence *r, Error *err)
     numbers.alphas = node_floats(node, "activation_alpha", &numbers.alpha_count);
     numbers.betas = node_floats(node, "activation_beta", &numbers.beta_count);
     bool given = names != NULL && names->count > 0;
+    if (given && names->type != ATTR_STRINGS)
+        return infer_fail(node, err, "attribute activations is no list of names");
     if (given && names->count < (size_t)(count * r->directions))
         return infer_fail(node, err, "%zu activations for %d directions of %d", names->count, r->directions, count);
     for (int d = 0; d < r->directions; d++)
@@ -137,6 +139,10 @@ static Status check_optional(const Node *node, const Recurrence *r, Error *err)
                                              [IN_P] = r->directions * 3 * r->hidden};
     for (int i = IN_B; i < RECURRENT_INPUTS; i++) {
         const Value *value = node_input(node, i);
+        DType dtype = i == IN_LENGTHS ? DTYPE_I32 : node->inputs[IN_X]->type.dtype;
+        if (value != NULL && value->type.dtype != dtype)
+            return infer_fail(node, err, "input '%s' is %s, %s expected", value->name, dtype_name(value->type.dtype),
+                              dtype_name(dtype));
         if (value != NULL && type_count(&value->type) != sizes[i])
             return infer_fail(node, err, "input '%s' is %s, %lld elements expected", value->name,
                               type_text(&node->graph->model->arena, &value->type), (long long)sizes[i]);
@@ -155,6 +161,10 @@ static Status forward_infer(Node *node, CellKind kind, Error *err)
     Recurrence r;
     const Type *x = &node->inputs[IN_X]->type;
     TRY(recurrence_init(node, kind, x, &node->inputs[IN_W]->type, &node->inputs[IN_R]->type, &r, err));
+    for (int i = IN_W; i <= IN_R; i++)
+        if (node->inputs[i]->type.dtype != x->dtype)
+            return infer_fail(node, err, "input '%s' is %s, X is %s", node->inputs[i]->name,
+                              dtype_name(node->inputs[i]->type.dtype), dtype_name(x->dtype));
     TRY(check_optional(node, &r, err));
     int64_t d = r.directions, h = r.hidden, b = r.batch, t = r.steps;
     const int64_t y_steps[] = {t, d, b, h}, y_batch[] = {b, t, d, h};

@@ -152,7 +152,7 @@ static Walk walk_over(const Reduction *r, bool reduced)
             if (kind == REDUCE_PROD)                                                                                   \
                 sum = MUL(sum, wide);                                                                                  \
             else if (kind == REDUCE_L1)                                                                                \
-                sum = ADD(sum, v > (TYPE)0 ? wide : (SUM)0 - wide);                                                    \
+                sum = ADD(sum, v > (TYPE)0 ? wide : MUL(wide, (SUM)-1));                                               \
             else if (kind == REDUCE_L2 || kind == REDUCE_SUM_SQUARE)                                                   \
                 sum = ADD(sum, MUL(wide, wide));                                                                       \
             else                                                                                                       \

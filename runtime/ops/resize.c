@@ -58,6 +58,9 @@ static Status choice(const Node *node, const char *attr, const char *absent, con
     return infer_fail(node, err, "attribute %s is '%s'", attr, text);
 }
 
+static const double ROI_MAX = 1e6, SCALE_MIN = 1e-6; /* beyond, an index would not be a number any more */
+static const double WEIGHTS_MAX = 1 << 28;
+
 static Status read_mode(const Node *node, ResizeMode *m, Error *err)
 {
     static const char *const modes[] = {"nearest", "linear", "cubic"};
@@ -91,6 +94,12 @@ static Status read_axes(const Node *node, int rank, int axes[RANK_MAX], size_t *
     return STATUS_OK;
 }
 
+/* -1 for what is no length: NaN, negative, beyond any memory. */
+static int64_t length_of(double x)
+{
+    return x >= 0 && x <= INT32_MAX ? (int64_t)x : -1;
+}
+
 static void sizes_to_scales(const Node *node, const ResizeInputs *given, const int *axes, size_t count, AxisSpec *specs)
 {
     const char *policy = node_string(node, "keep_aspect_ratio_policy", "stretch");
@@ -98,14 +107,14 @@ static void sizes_to_scales(const Node *node, const ResizeInputs *given, const i
     double common = larger ? 0 : INFINITY;
     for (size_t i = 0; i < count; i++) {
         AxisSpec *axis = &specs[axes[i]];
-        axis->out = (int64_t)given->sizes[i];
+        axis->out = length_of(given->sizes[i]);
         axis->scale = (double)axis->out / (double)axis->in;
         common = larger ? fmax(common, axis->scale) : fmin(common, axis->scale);
     }
     for (size_t i = 0; i < count && strcmp(policy, "stretch") != 0; i++) {
         AxisSpec *axis = &specs[axes[i]];
         axis->scale = common;
-        axis->out = (int64_t)floor(common * (double)axis->in + 0.5);
+        axis->out = length_of(floor(common * (double)axis->in + 0.5));
     }
 }
 
@@ -133,12 +142,15 @@ static Status read_specs(const Node *node, const int64_t *dims, int rank, const 
     for (size_t i = 0; i < count && given->scale_count > 0; i++) { /* in float, as everyone computes it */
         AxisSpec *axis = &specs[axes[i]];
         axis->scale = given->scales[i];
-        axis->out = (int64_t)floorf((float)axis->in * (float)(axis->end - axis->start) * (float)axis->scale);
+        axis->out = length_of((double)floorf((float)axis->in * (float)(axis->end - axis->start) * (float)axis->scale));
     }
-    for (int i = 0; i < rank; i++)
-        if (specs[i].out < 0 || specs[i].scale <= 0 || (specs[i].in == 0 && specs[i].out > 0))
+    for (int i = 0; i < rank; i++) {
+        bool far = !(fabs(specs[i].start) <= ROI_MAX && fabs(specs[i].end) <= ROI_MAX);
+        if (specs[i].out < 0 || far || (specs[i].in > 0 && specs[i].out > 0 && !(specs[i].scale > SCALE_MIN)) ||
+            (specs[i].in == 0 && specs[i].out > 0))
             return infer_fail(node, err, "dim %d of %lld cannot become %lld (scale %g)", i, (long long)specs[i].in,
                               (long long)specs[i].out, specs[i].scale);
+    }
     return STATUS_OK;
 }
 
@@ -287,6 +299,9 @@ static Status resize_spec(const Node *node, const int64_t *dims, int rank, const
     for (int i = 0; i < rank; i++) {
         spec->in[i] = axes[i].in;
         spec->out[i] = axes[i].out;
+        if ((double)axes[i].out * (double)row_length(&mode, &axes[i]) > WEIGHTS_MAX)
+            return infer_fail(node, err, "dim %d of %lld to %lld takes more weights than memory holds", i,
+                              (long long)axes[i].in, (long long)axes[i].out);
         spec->maps[i] = axis_map(&mode, &axes[i], arena);
     }
     return STATUS_OK;
@@ -367,9 +382,11 @@ static Status resize_grad_infer(Node *node, Error *err)
 }
 
 /* Resize-10 and Upsample(x, scales): corners fixed, see SIMPLE. */
-static void make_asymmetric(Node *node)
+static Status make_asymmetric(Node *node, Error *err)
 {
-    Value *x = node->inputs[0], *scales = node->inputs[1];
+    Value *x = node->inputs[0], *scales = node_input(node, 1);
+    if (scales == NULL)
+        return infer_fail(node, err, "input 1, the scales, is missing");
     const char *mode = node_string(node, "mode", "nearest");
     if (strcmp(mode, "bilinear") == 0) /* Upsample-1's name */
         node_set_string(node, "mode", "linear");
@@ -379,14 +396,12 @@ static void make_asymmetric(Node *node)
     node_set_input(node, 1, NULL);
     node_set_string(node, "coordinate_transformation_mode", "asymmetric");
     node_set_string(node, "nearest_mode", "simple");
+    return STATUS_OK;
 }
 
 static Status resize_upgrade(Node *node, Error *err)
 {
-    (void)err;
-    if (node->opset < 11)
-        make_asymmetric(node);
-    return STATUS_OK;
+    return node->opset < 11 ? make_asymmetric(node, err) : STATUS_OK;
 }
 
 /* Scales were attributes up to opset 8: a list, or in opset 1 two for height and width. */
@@ -412,8 +427,7 @@ static Status upsample_upgrade(Node *node, Error *err)
         node_remove_attr(node, "height_scale");
         node_remove_attr(node, "width_scale");
     }
-    make_asymmetric(node);
-    return STATUS_OK;
+    return make_asymmetric(node, err);
 }
 
 /* ---- eval ----------------------------------------------------------------------------------------------------------

@@ -139,7 +139,8 @@ static Status training_eval(EvalContext *context, Error *err)
 /* Its graph's pass has written it out (passes/gradient.c) unless it stands in a body. */
 static Status gradient_eval(EvalContext *context, Error *err)
 {
-    return fail(err, STATUS_UNSUPPORTED, "%s: a Gradient in a body, or of a value whose shape depends on data, cannot run",
+    return fail(err, STATUS_UNSUPPORTED,
+                "%s: a Gradient in a body, or of a value whose shape depends on data, cannot run",
                 node_text(context->node));
 }
 
