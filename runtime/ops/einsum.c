@@ -372,7 +372,7 @@ static int position(const Term *term, int label)
 /* The factor with its dims in the order of `order`, which has the same labels. */
 static Value *in_order(Builder *b, const Factor *f, const Term *order)
 {
-    int64_t perm[RANK_MAX];
+    int64_t perm[RANK_MAX] = {0};
     for (int d = 0; d < order->rank; d++)
         perm[d] = position(&f->term, order->labels[d]);
     return compose_transpose(b, f->value, perm);
