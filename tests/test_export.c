@@ -399,7 +399,7 @@ static void export(const Model *model, const char *path, const ExportOptions *op
 /* ---- nothing is lost
  * ------------------------------------------------------------------------------------------------- */
 
-static void an_untouched_model_keeps_every_field(void **state)
+static void hazard_36_an_untouched_model_keeps_every_field_known_or_not(void **state)
 {
     Place *place = *state;
     Str bytes;
@@ -697,7 +697,7 @@ static void a_file_that_shrinks_is_an_error_and_no_signal(void **state)
 }
 
 /* Weights in a side file of more than 2 GB: offsets do not fit into 32 bits. The file is sparse and takes no room. */
-static void models_beyond_two_gigabytes_are_read_through_external_data(void **state)
+static void hazard_35_models_beyond_two_gigabytes_are_read_through_external_data(void **state)
 {
     Place *place = *state;
     Str model_bytes, graph, tensor;
@@ -733,7 +733,7 @@ static void models_beyond_two_gigabytes_are_read_through_external_data(void **st
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(an_untouched_model_keeps_every_field, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(hazard_36_an_untouched_model_keeps_every_field_known_or_not, set_up, tear_down),
         cmocka_unit_test_setup_teardown(changes_and_only_they_arrive, set_up, tear_down),
         cmocka_unit_test_setup_teardown(types_of_every_kind_can_change, set_up, tear_down),
         cmocka_unit_test_setup_teardown(documentation_goes_when_asked, set_up, tear_down),
@@ -745,7 +745,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_target_that_cannot_be_written_is_named, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_full_disk_leaves_the_old_files_and_no_new_ones, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_file_that_shrinks_is_an_error_and_no_signal, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(models_beyond_two_gigabytes_are_read_through_external_data, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(hazard_35_models_beyond_two_gigabytes_are_read_through_external_data, set_up,
+                                        tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -513,6 +513,19 @@ static void hazard_27_a_recurrent_trunk_carries_gradients_to_its_head(void **sta
     assert_int_equal(best_head(model)->feature_width, 4);
     assert_int_equal(trains(model, bindings, 2), 4);
     model_free(model);
+    /* batch first outside, states of zeros made from the batch, all steps joined and the last one taken */
+    model = parse(
+        OPSET(17) "g (float[N,T,3] x) => (float[N,2] y) <float[2,6,3] w={0.1,...}, float[2,6,2] r={0.2,...}, "
+                  "float[2,12] b={0.05,...}, int64 first={0}, int64[1] axis={0}, int64[1] two={2}, int64 end={-1}, "
+                  "int64[3] joined={0,0,-1}, float[4,2] fc={0.5,...}> {"
+                  "s = Shape(x) n = Gather(s, first) n1 = Unsqueeze(n, axis) to = Concat<axis=0>(two, n1, two)"
+                  "h = ConstantOfShape(to) t = Transpose<perm=[1,0,2]>(x)"
+                  "all = GRU<hidden_size=2, direction=\"bidirectional\", linear_before_reset=1>(t, w, r, b, , h)"
+                  "p = Transpose<perm=[0,2,1,3]>(all) q = Reshape(p, joined) o = Transpose<perm=[1,0,2]>(q)"
+                  "last = Gather<axis=1>(o, end) y = MatMul(last, fc) }");
+    assert_int_equal(best_head(model)->feature_width, 4);
+    assert_int_equal(trains(model, bindings, 2), 4);
+    model_free(model);
 }
 
 /* ---- opsets
@@ -600,6 +613,15 @@ static void hazard_31_dropout_that_the_file_switched_on_is_off_in_inference(void
     Model *working = inference(model, &batch2, 1);
     assert_int_equal(count_op(working->graph, "Dropout"), 0);
     model_free(working);
+    for (int trained = 0; trained <= 1; trained++) { /* and in training only behind what is trained */
+        Error err = {STATUS_OK, ""};
+        ParamList list = params_of(model, false);
+        list.items[0].trainable = trained == 1;
+        const WorkingOptions options = {.bindings = &batch2, .binding_count = 1, .training = true, .params = &list};
+        assert_ok(working_build(model, &options, &working, &err), &err);
+        assert_int_equal(count_op(working->graph, "Dropout"), trained);
+        model_free(working);
+    }
     model_free(model);
 }
 
