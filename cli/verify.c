@@ -90,13 +90,17 @@ static Status same_fit(Model *written, Model *original, Error *err)
 
 /* ---- outputs ------------------------------------------------------------------------------------------------- */
 
-/* One inference, planned; the outputs by position, in `arena`. */
+/* One inference, planned where that can be, as the verb `run` does it; the outputs by position, in `arena`. */
 static Status compute(Model *model, const Array **inputs, Array **outputs, Arena *arena, Error *err)
 {
     Run run = {0};
     Status status = run_build(&run, model, inputs, err);
     if (status == STATUS_OK)
         status = run_planned(&run, outputs, arena, 0, err);
+    if (status == STATUS_UNSUPPORTED && run.working != NULL) {
+        error_clear(err);
+        status = run_interpreted(&run, outputs, arena, 0, err);
+    }
     model_free(run.working);
     return status;
 }
