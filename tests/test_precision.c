@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "onnx/base/rng.h"
+#include "runtime/ops/batchnorm_lanes.h"
+#include "runtime/ops/bf16.h"
 #include "runtime/plan.h"
 
 static const char conv_net[] =
@@ -263,6 +265,76 @@ static void descriptions_tell_precision(void **state)
     world_close(&w);
 }
 
+/* f(k (x - mean) + bias) by the formulas of batchnorm.h, one number at a time. */
+static float activated(BatchNormActivation activation, float z)
+{
+    float ramp = z / 6 + 0.5F;
+    switch (activation) {
+    case BATCHNORM_RELU:
+        return z > 0 ? z : 0;
+    case BATCHNORM_CLIP:
+        return z < -0.5F ? -0.5F : z > 1 ? 1 : z;
+    case BATCHNORM_HARD_SWISH:
+        return z * (ramp < 0 ? 0 : ramp > 1 ? 1 : ramp);
+    case BATCHNORM_SWISH:
+    case BATCHNORM_LINEAR:
+        break;
+    }
+    return z;
+}
+
+static void rows_of_sixteen_channels_past_the_caches_and_through_them(void **state)
+{
+    (void)state;
+    enum { ROWS = 37, LANES = 16, COUNT = ROWS * LANES };
+    static const BatchNormActivation kinds[] = {BATCHNORM_LINEAR, BATCHNORM_RELU, BATCHNORM_CLIP, BATCHNORM_HARD_SWISH};
+    _Alignas(64) uint16_t x[COUNT], y[COUNT], streamed[COUNT];
+    float numbers[COUNT], k[LANES], mean[LANES], bias[LANES];
+    if (!batchnorm_lanes_fit(BATCHNORM_RELU))
+        skip();
+    scatter_numbers(numbers, COUNT, 1, 4);
+    scatter_numbers(k, LANES, 2, 2);
+    scatter_numbers(mean, LANES, 3, 1);
+    scatter_numbers(bias, LANES, 4, 1);
+    bf16_narrow(numbers, x, COUNT);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        LaneRows rows = {
+            .x = x, .y = y, .count = ROWS, .step = LANES, .k = k, .mean = mean, .bias = bias, .low = -0.5F, .high = 1};
+        batchnorm_lanes_apply(kinds[i], &rows);
+        rows.y = streamed;
+        rows.stream = true;
+        batchnorm_lanes_apply(kinds[i], &rows);
+        assert_memory_equal(y, streamed, sizeof y);
+        for (int at = 0; at < COUNT; at++) {
+            float want =
+                activated(kinds[i], k[at % LANES] * (bf16_to_float(x[at]) - mean[at % LANES]) + bias[at % LANES]);
+            if (fabsf(bf16_to_float(y[at]) - want) > 0.005F * fabsf(want) + 1e-6F)
+                fail_msg("activation %d, number %d: %g, not %g", (int)kinds[i], at, (double)bf16_to_float(y[at]),
+                         (double)want);
+        }
+    }
+}
+
+/* The processor's conversion and that of the portable loop (which takes what is left of sixteen) agree. */
+static void narrowing_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    enum { COUNT = 1003 };
+    float numbers[COUNT];
+    uint16_t narrow_numbers[COUNT];
+    scatter_numbers(numbers, COUNT, 5, 100);
+    numbers[0] = NAN, numbers[1] = -INFINITY, numbers[2] = 0x1.01p0F, numbers[3] = 0x1.03p0F, numbers[4] = 0x1.0101p0F;
+    numbers[5] = 0x1.fffffep127F, numbers[6] = -0.0F;
+    bf16_narrow(numbers, narrow_numbers, COUNT);
+    for (int i = 1; i < COUNT; i++)
+        assert_int_equal(narrow_numbers[i], bf16_from_float(numbers[i]));
+    assert_true(isnan(bf16_to_float(narrow_numbers[0])));
+    assert_true(isnan(bf16_to_float(bf16_from_float(NAN))));
+    assert_int_equal(narrow_numbers[2], 0x3F80); /* ties go to even */
+    assert_int_equal(narrow_numbers[3], 0x3F82);
+    assert_int_equal(narrow_numbers[4], 0x3F81);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +343,8 @@ int main(void)
         cmocka_unit_test(gradients_come_out_where_parameters_live),
         cmocka_unit_test(losses_follow_those_of_f32),
         cmocka_unit_test(descriptions_tell_precision),
+        cmocka_unit_test(rows_of_sixteen_channels_past_the_caches_and_through_them),
+        cmocka_unit_test(narrowing_rounds_to_nearest_even),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,7 @@
  * added in order, so results are the same at any number of threads. */
 #include <math.h>
 
-#include "runtime/ops/batchnorm.h"
+#include "runtime/ops/batchnorm_lanes.h"
 #include "runtime/ops/channel_unit.h"
 
 enum {
@@ -157,6 +157,31 @@ VECTOR_INLINE void store_sums(const Job *job, const Unit *unit, const double *fi
     }
 }
 
+/* Sixteen channels in bf16 have loops of their own. */
+static bool in_lanes(const Job *job, const Unit *unit)
+{
+    return unit->whole && job->loop->view->narrow && batchnorm_lanes_fit(job->loop->activation);
+}
+
+static LaneRows lane_rows(const BatchNormLoop *loop, const Unit *unit, const Lanes *l)
+{
+    const ChannelView *v = loop->view;
+    bool large = v->batch * v->blocks * v->spatial * v->block * (int64_t)sizeof(uint16_t) >= STREAM_BYTES;
+    return (LaneRows){.x = (const uint16_t *)loop->x + unit->base,
+                      .dy = loop->dy == NULL ? NULL : (const uint16_t *)loop->dy + unit->base,
+                      .y = (uint16_t *)loop->y + unit->base,
+                      .count = unit->rows,
+                      .step = unit->step,
+                      .stream = v->layout == LAYOUT_BLOCKED && large && (uintptr_t)loop->y % 64 == 0,
+                      .k = l->k,
+                      .mean = l->mean,
+                      .bias = l->bias,
+                      .b = l->b,
+                      .share = l->share,
+                      .low = loop->low,
+                      .high = loop->high};
+}
+
 /* ---- forward: means and squares about them of each unit ---------------------------------------------------------------- */
 
 VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, const Lanes *l, double *first, double *second)
@@ -221,7 +246,10 @@ static void moments_range(int64_t begin, int64_t end, void *context)
         Lanes l = {0};
         double first[LANES] = {0}, second[LANES] = {0}, rows = (double)unit.rows;
         guess_means(job, &unit, l.mean);
-        if (is_plane(&unit))
+        const LaneRows lane = lane_rows(job->loop, &unit, &l);
+        if (in_lanes(job, &unit))
+            batchnorm_lanes_moments(&lane, first, second);
+        else if (is_plane(&unit))
             moments_plane(job, &unit, &l, first, second);
         else if (unit.whole && job->loop->view->narrow)
             moments_rows(job, &unit, LANES, true, &l, first, second);
@@ -287,7 +315,11 @@ static void apply_range(int64_t begin, int64_t end, void *context)
     for (int64_t index = begin; index < end; index++) {
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
-        BY_SHAPE(apply_rows, apply_plane, &l)
+        const LaneRows lane = lane_rows(job->loop, &unit, &l);
+        if (in_lanes(job, &unit))
+            batchnorm_lanes_apply(job->loop->activation, &lane);
+        else
+            BY_SHAPE(apply_rows, apply_plane, &l)
     }
 }
 
@@ -364,7 +396,11 @@ static void sums_range(int64_t begin, int64_t end, void *context)
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
         double first[LANES] = {0}, second[LANES] = {0};
-        BY_SHAPE(sums_rows, sums_plane, &l, first, second)
+        const LaneRows lane = lane_rows(job->loop, &unit, &l);
+        if (in_lanes(job, &unit))
+            batchnorm_lanes_sums(job->loop->activation, &lane, first, second);
+        else
+            BY_SHAPE(sums_rows, sums_plane, &l, first, second)
         store_sums(job, &unit, first, second);
     }
 }
@@ -412,7 +448,11 @@ static void spread_range(int64_t begin, int64_t end, void *context)
     for (int64_t index = begin; index < end; index++) {
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
-        BY_SHAPE(spread_rows, spread_plane, &l)
+        const LaneRows lane = lane_rows(job->loop, &unit, &l);
+        if (in_lanes(job, &unit))
+            batchnorm_lanes_spread(job->loop->activation, &lane);
+        else
+            BY_SHAPE(spread_rows, spread_plane, &l)
     }
 }
 

@@ -8,6 +8,17 @@
 
 #include "runtime/ops/vector.h"
 
+/* Functions marked BF16_TARGET may use the processor's own conversion; ask bf16_instructions before calling one. */
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#include <immintrin.h>
+#define BF16_INSTRUCTIONS 1
+#define BF16_TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")))
+#else
+#define BF16_INSTRUCTIONS 0
+#endif
+
+bool bf16_instructions(void);
+
 VECTOR_INLINE float bf16_to_float(uint16_t x)
 {
     return vector_from_bits((uint32_t)x << 16);
