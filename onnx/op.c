@@ -150,6 +150,17 @@ Status node_check_alike(const Node *node, int index, DType first, DType dtype, E
                  : infer_fail(node, err, "input 0 is %s, input %d is %s", dtype_name(first), index, dtype_name(dtype));
 }
 
+Status node_refuse(const Node *node, Error *err)
+{
+    const OpDef *any = opset_find_any(node->graph->model->ops, node->domain, node->op_type);
+    const char *domain = node->domain[0] != '\0' ? node->domain : "ai.onnx";
+    if (any != NULL)
+        return fail(err, STATUS_UNSUPPORTED, "%s: opset %d of %s is newer than the %d that this build has read",
+                    node_text(node), node->opset, domain, any->last);
+    return fail(err, STATUS_UNSUPPORTED, "%s: operator %s.%s (opset %d) is not known", node_text(node), domain,
+                node->op_type, node->opset);
+}
+
 /* Shapes beyond this are no tensors of this world, and rules may multiply their dims without looking: zeros among them
  * hide nothing. */
 bool type_fits(const Type *type)

@@ -144,6 +144,8 @@ const OpDef *opset_find_any(const OpSet *ops, const char *domain, const char *na
 /* Runs the row's infer; checks input and output counts first. When an input's shape is unknown, or the row has no infer,
  * outputs become unknown (rank -1) and that is no failure. */
 Status node_infer(Node *node, Error *err);
+/* STATUS_UNSUPPORTED, for a node without a row: is the operator unknown, or its opset newer than what has been read? */
+Status node_refuse(const Node *node, Error *err);
 /* Dims below 2^31 and at most 2^46 elements, as far as they are known: what node_infer lets pass. */
 bool type_fits(const Type *type);
 

@@ -162,9 +162,10 @@ static Status no_shape(const Graph *graph, const Value *logits, Error *err)
             known = known && (node->outputs[i] == NULL || type_known(&node->outputs[i]->type));
         if (known)
             continue;
-        return fail(err, STATUS_UNSUPPORTED, "no loss can read output '%s': %s at opset %d %s", logits->name,
-                    node_text(node), node->opset,
-                    node->op == NULL ? "is not an operator this build can run" : "has a shape that depends on data");
+        if (node->op == NULL)
+            return node_refuse(node, err);
+        return fail(err, STATUS_UNSUPPORTED, "no loss can read output '%s': %s at opset %d has a shape that depends on data",
+                    logits->name, node_text(node), node->opset);
     }
     return fail(err, STATUS_UNSUPPORTED, "no loss can read output '%s': it is one number, not a tensor", logits->name);
 }

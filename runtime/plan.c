@@ -197,7 +197,10 @@ static Status check_known(const Plan *plan, Error *err)
     for (const Node *node = plan->graph->first; node != NULL; node = node->next) {
         for (int i = 0; i < node->output_count; i++) {
             const Value *value = node->outputs[i];
-            if (value != NULL && value->constant == NULL && !type_known(&value->type))
+            bool known = value == NULL || value->constant != NULL || type_known(&value->type);
+            if (!known && node->op == NULL)
+                return node_refuse(node, err);
+            if (!known)
                 return fail(err, STATUS_UNSUPPORTED,
                             "%s: the shape of '%s' depends on data, this graph cannot be planned", node_text(node),
                             value->name);
@@ -243,12 +246,8 @@ static bool suits_kernel(const Node *node)
 
 static Status prepare_node(Plan *plan, const Node *node, Error *err)
 {
-    if (node->op == NULL) {
-        const OpDef *any = opset_find_any(plan->working->ops, node->domain, node->op_type);
-        return fail(err, STATUS_UNSUPPORTED, "%s: %s%s%s at opset %d is not an operator this build can run",
-                    node_text(node), node->domain, node->domain[0] == '\0' ? "" : ".", node->op_type,
-                    any == NULL ? 0 : node->opset);
-    }
+    if (node->op == NULL)
+        return node_refuse(node, err);
     PlanContext context = {.plan = plan,
                            .node = node,
                            .step = plan_add_step(plan, node),
