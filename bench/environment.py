@@ -11,7 +11,7 @@ from workers import Failed
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 # torchvision's wheel pins another torch than the index gives, and only its Python part is used: without dependencies.
-TORCH_PACKAGES = [["torch==2.13.0", "numpy", "pillow", "onnx", "onnxscript", "onnxruntime", "transformers"], ["--no-deps", "torchvision==0.28.0"]]
+TORCH_PACKAGES = [["torch==2.13.0", "numpy", "pillow", "onnx==1.23.2", "onnxscript", "onnxruntime", "transformers"], ["--no-deps", "torchvision==0.28.0"]]
 ORT_PACKAGES = [["torch==2.13.0", "numpy<2", "onnx==1.16.2", "cerberus", "h5py", "onnxruntime-training-cpu==1.19.2"]]
 TORCH_TEST = "import numpy, torch, onnx, onnxscript, onnxruntime, transformers, PIL, nets"
 ORT_TEST = "import torch; from onnxruntime.training import artifacts"

@@ -11,7 +11,7 @@ def number(value):
 
 def table_row(c):
     if "error" in c:
-        return [c["case"], "–", "–", "–", "", "", "", c["error"].replace("|", "/")]
+        return [c["case"], "–", "–", "–", "", "", "", ""]
     memory = f"{number(c['ours_mb'])} / {number(c['best_mb'])}" if "ours_mb" in c else ""
     mark = "" if c["ratio"] >= c["target"] else " ✗"
     return [c["case"], number(c["ours_ms"]), f"{number(c['best_ms'])} ({c['best_mode']})", f"**{c['ratio']:.2f}**{mark}", f"{c['target']:.2f}",
@@ -21,7 +21,8 @@ def table_row(c):
 def table(result):
     rows = [COLUMNS, ["---"] * len(COLUMNS)] + [table_row(c) for c in result["cases"]]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    notes = [f"- {c['case']}: {c['meaning']}" for c in result["cases"] if "meaning" in c]
+    notes = [f"- {c['case']}: " + (c["error"].replace("|", "/") if "error" in c else c["meaning"])
+             for c in result["cases"] if "error" in c or "meaning" in c]
     return "\n".join(lines + ([""] + notes if notes else []))
 
 

@@ -70,10 +70,10 @@ def start(context, case, name, command, warm=2):
         return None
 
 
-def start_all(context, case, modes, runtime):
+def start_all(context, case, modes, runtime, warm=2):
     folder = export(context, case.net)
-    workers = [start(context, case, OURS, our_command(context, case, folder))]
-    workers += [start(context, case, mode, torch_command(context, case, mode)) for mode in modes]
+    workers = [start(context, case, OURS, our_command(context, case, folder), warm)]
+    workers += [start(context, case, mode, torch_command(context, case, mode), warm) for mode in modes]
     if runtime and (case.part == "forward" or context.ort_python):
         workers.append(start(context, case, RUNTIME, runtime_command(context, case, folder), warm=1))
     return folder, [worker for worker in workers if worker is not None]
@@ -185,7 +185,7 @@ def measure_budget(context, case, folder, ours, theirs, rounds):
 
 
 def measure_memory(context, case, rounds, modes, runtime):
-    folder, workers = start_all(context, case, modes, False)
+    folder, workers = start_all(context, case, modes, False, warm=1)
     ours = workers[0]
     try:
         others, _ = agreeing(context, case, workers)
