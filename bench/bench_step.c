@@ -177,6 +177,7 @@ static void build(Bench *bench, char **argv)
     }
     bench->optimizer = optimizer_default(kind);
     bench->optimizer.lr = strtod(argv[6], NULL);
+    model_rest(bench->document); /* parameters are in the store now */
     fill_inputs(bench, argv[3]);
 }
 

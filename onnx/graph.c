@@ -38,6 +38,13 @@ void model_free(Model *model)
     free(model);
 }
 
+void model_rest(const Model *model)
+{
+    mapping_rest(&model->file);
+    for (size_t i = 0; i < model->side_count; i++)
+        mapping_rest(&model->side_files[i]);
+}
+
 /* The default domain goes by two names. */
 static const char *domain_key(const char *domain)
 {

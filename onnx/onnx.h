@@ -386,6 +386,7 @@ struct Model {
 
 Model *model_new(const OpSet *ops);
 void model_free(Model *model);
+void model_rest(const Model *model); /* its files' pages may leave memory until they are read again */
 int64_t model_opset(const Model *model, const char *domain); /* 0 when not imported */
 void model_set_opset(Model *model, const char *domain, int64_t version);
 const char *model_metadata(const Model *model, const char *key); /* NULL when absent */

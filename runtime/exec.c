@@ -1,7 +1,8 @@
-/* The loop over prepared steps, and what a caller sees of a plan. No decisions, no allocation (but for the first
- * accumulated batch and for rows that only have an eval). */
+/* The loop over prepared steps, and what a caller sees of a plan. No decisions, no allocation (but for rows that only
+ * have an eval). */
 #include "runtime/plan.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -103,21 +104,22 @@ static Status run_steps(Plan *plan, Error *err)
 
 Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error *err)
 {
+    assert(!accumulate || plan->options.accumulates);
     plan->seed = seed;
     plan->step = step;
+    plan->adding = accumulate;
+    if (plan->moved != plan->space->moved) /* another plan has made the workspace larger */
+        plan_bind(plan);
     parallel_flush_denormals();
-    ParamStore *store = plan->store;
-    bool add = accumulate && store != NULL;
-    if (add && plan->held == NULL)
-        TRY(block_alloc((void **)&plan->held, store->total * sizeof(float), "accumulated gradients", err));
-    if (add)
-        memcpy(plan->held, store->gradient, store->total * sizeof(float));
-    if (store != NULL && plan->delivered > 0 && plan->delivered < store->count)
+    const ParamStore *store = plan->store;
+    if (!accumulate && store != NULL && plan->delivered > 0 && plan->delivered < store->count)
         memset(store->gradient, 0, store->total * sizeof(float));
-    TRY(run_steps(plan, err));
-    for (size_t i = 0; add && i < store->total; i++)
-        store->gradient[i] += plan->held[i];
-    return STATUS_OK;
+    return run_steps(plan, err);
+}
+
+void plan_set_weight(Plan *plan, float weight)
+{
+    plan->weight = weight;
 }
 
 /* ---- a plan from outside ------------------------------------------------------------------------------------ */

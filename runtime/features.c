@@ -243,6 +243,16 @@ Status features_cache(Model *document, const ParamList *params, Source *source, 
     return status;
 }
 
+size_t features_bytes(const FeatureCache *cache)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < cache->count; i++)
+        bytes += cache->mapped[i] == NULL ? cache->row_bytes[i] * cache->samples : 0;
+    for (int i = 0; i < cache->target_count; i++)
+        bytes += cache->target_bytes[i] * cache->samples;
+    return bytes;
+}
+
 void features_release(FeatureCache *cache)
 {
     for (int i = 0; i < cache->count; i++) {

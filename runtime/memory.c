@@ -161,8 +161,8 @@ static void split_bill(Plan *plan, Slot *const *begins, Slot *const *ends, size_
     bill->workspace += plan->block_bytes - bill->activations - bill->gradients;
 }
 
-/* One sweep over time: what ended before a slot begins is free again. */
-static Status place_transient(Plan *plan, Error *err)
+/* One sweep over time: what ended before a slot begins is free again. Offsets are multiples of PLACE_ALIGNMENT. */
+static void place_transient(Plan *plan)
 {
     size_t n = 0;
     Slot **begins = arena_array(&plan->arena, Slot *, plan->slot_count);
@@ -170,7 +170,7 @@ static Status place_transient(Plan *plan, Error *err)
         if (is_transient(plan->slots[i]))
             begins[n++] = plan->slots[i];
     if (n == 0)
-        return STATUS_OK;
+        return;
     Slot **ends = arena_copy(&plan->arena, begins, n * sizeof begins[0]);
     qsort(begins, n, sizeof begins[0], by_first);
     qsort(ends, n, sizeof ends[0], by_last);
@@ -183,12 +183,6 @@ static Status place_transient(Plan *plan, Error *err)
     }
     plan->block_bytes = holes.top;
     split_bill(plan, begins, ends, n);
-    if (plan->options.measure)
-        return STATUS_OK;
-    TRY(block_alloc(&plan->block, plan->block_bytes, "activations and gradients", err));
-    for (size_t i = 0; i < n; i++)
-        begins[i]->data = (char *)plan->block + begins[i]->offset;
-    return STATUS_OK;
 }
 
 /* Inputs and reordered parameters keep their place from run to run. */
@@ -220,19 +214,40 @@ static void *place_in_store(const ParamStore *store, const ParamUse *use)
 
 void plan_bind(Plan *plan)
 {
+    char *block = plan->space->block, *scratch = block + plan->block_bytes;
+    plan->moved = plan->space->moved;
     for (size_t i = 0; i < plan->slot_count; i++) {
         Slot *slot = plan->slots[i];
         if (slot->base == NULL && slot->parameter != NULL)
             slot->data = place_in_store(plan->store, slot->parameter);
+        else if (is_transient(slot))
+            slot->data = block + slot->offset;
     }
     for (size_t i = 0; i < plan->slot_count; i++)
         if (plan->slots[i]->base != NULL)
             plan->slots[i]->data = slot_root(plan->slots[i])->data;
     for (size_t s = 0; s < plan->step_count; s++)
-        plan->steps[s]->scratch = plan->scratch;
+        plan->steps[s]->scratch = scratch;
     for (size_t c = 0; c < plan->call_count; c++)
         if (plan->calls[c].step->position >= 0)
-            dnnl_call_bind(plan->calls[c].call, plan->scratch);
+            dnnl_call_bind(plan->calls[c].call, scratch);
+}
+
+void workspace_release(Workspace *workspace)
+{
+    block_free(workspace->block);
+    *workspace = (Workspace){.moved = workspace->moved};
+}
+
+static Status workspace_grow(Workspace *workspace, size_t bytes, Error *err)
+{
+    if (workspace->block != NULL && workspace->bytes >= bytes)
+        return STATUS_OK;
+    workspace_release(workspace);
+    TRY(block_alloc(&workspace->block, bytes, "activations and gradients", err));
+    workspace->bytes = bytes;
+    workspace->moved++;
+    return STATUS_OK;
 }
 
 Status plan_place(Plan *plan, Error *err)
@@ -242,11 +257,11 @@ Status plan_place(Plan *plan, Error *err)
         if (plan->steps[s]->scratch_bytes > plan->scratch_bytes)
             plan->scratch_bytes = plan->steps[s]->scratch_bytes;
     plan->bill.workspace = plan->scratch_bytes;
-    TRY(place_transient(plan, err));
+    place_transient(plan);
     TRY(place_kept(plan, err));
     if (plan->options.measure)
         return STATUS_OK;
-    TRY(block_alloc(&plan->scratch, plan->scratch_bytes, "scratch", err));
+    TRY(workspace_grow(plan->space, plan->block_bytes + plan->scratch_bytes, err));
     plan_bind(plan);
     plan->placed = true;
     return STATUS_OK;

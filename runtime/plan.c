@@ -152,6 +152,18 @@ static void number_value(Plan *plan, Value *value)
     value->mark = (int)plan->home_count++;
 }
 
+static void await_gradient(Plan *plan, const Value *value)
+{
+    Home *home = plan_home(plan, value->gradient);
+    home->uses++;
+    home->exact = true;
+    if (value->role != ROLE_PARAMETER || plan->store == NULL)
+        return;
+    Delivery *delivery = arena_new(&plan->arena, Delivery);
+    *delivery = (Delivery){value, home->deliveries};
+    home->deliveries = delivery;
+}
+
 /* Every value of the graph gets a number and its count of uses. */
 static void number_values(Plan *plan)
 {
@@ -169,13 +181,9 @@ static void number_values(Plan *plan)
         home->uses = (int)value->use_count + (value->is_output ? 1 : 0);
         home->exact = value->is_output;
     }
-    for (size_t i = 0; i < graph->initializer_count; i++) {
-        if (graph->initializers[i]->gradient == NULL)
-            continue;
-        Home *home = plan_home(plan, graph->initializers[i]->gradient);
-        home->uses++;
-        home->exact = true;
-    }
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        if (graph->initializers[i]->gradient != NULL)
+            await_gradient(plan, graph->initializers[i]);
 }
 
 /* What is only added up or looked at on its way to an exact value is exact too: the parts of a shared parameter's
@@ -229,6 +237,108 @@ static void consume_inputs(Plan *plan, const Node *node)
     }
 }
 
+/* ---- what leaves the graph ---------------------------------------------------------------------------------- */
+
+static Status run_copy(Step *step, Error *err)
+{
+    (void)err;
+    memcpy(step->out[0]->data, step->in[0]->data, step->out[0]->bytes);
+    return STATUS_OK;
+}
+
+static void push_move(Plan *plan, Slot *from, Slot *to, Status (*run)(Step *step, Error *err), const char *kernel)
+{
+    Step *step = plan_add_step(plan, NULL);
+    step->in = arena_array(&plan->arena, Slot *, 1);
+    step->out = arena_array(&plan->arena, Slot *, 1);
+    step->in_count = step->out_count = 1;
+    step->in[0] = from;
+    step->out[0] = to;
+    step->run = run;
+    step->kernel = kernel;
+    plan_push_step(plan, step);
+}
+
+static bool same_layout(Slot *a, Slot *b)
+{
+    if (a->dtype != b->dtype)
+        return false;
+    if (a->layout == LAYOUT_PLAIN && b->layout == LAYOUT_PLAIN)
+        return true;
+    return slot_md(a) != NULL && slot_md(b) != NULL && dnnl_md_same(a->md, b->md);
+}
+
+/* What arrives from one part of a batch: put in the store, or added to what is there. */
+static void accumulate_range(int64_t begin, int64_t end, void *context)
+{
+    const Step *step = context;
+    const float weight = step->plan->weight, *from = step->in[0]->data;
+    float *to = step->out[0]->data;
+    if (step->plan->adding)
+        for (int64_t i = begin; i < end; i++)
+            to[i] += weight * from[i];
+    else
+        for (int64_t i = begin; i < end; i++)
+            to[i] = weight * from[i];
+}
+
+static Status run_accumulate(Step *step, Error *err)
+{
+    (void)err;
+    parallel_for((int64_t)(step->out[0]->bytes / sizeof(float)), 1 << 14, accumulate_range, step);
+    return STATUS_OK;
+}
+
+/* The gradient's own buffer becomes its place in the store when nothing stands against it; else it is copied,
+ * reordered or added. */
+static void deliver_gradient(Plan *plan, const Value *parameter)
+{
+    Slot *slot = plan_primary(plan, parameter->gradient);
+    if (slot == NULL)
+        return;
+    plan->delivered++;
+    Slot *target = plan_slot(plan, NULL, DTYPE_F32, parameter->type.rank, parameter->type.dims);
+    Param *item = &plan->store->items[parameter->parameter];
+    slot_set_layout(plan, target, item->home == NULL ? LAYOUT_PLAIN : LAYOUT_OPAQUE, item->home);
+    target->persistent = true;
+    target->parameter = param_use(plan, -1, parameter->parameter, -1);
+    bool adds = plan->options.accumulates, same = same_layout(slot, target);
+    if (!same)
+        slot = plan_reorder(plan, slot, target->layout, target->layout == LAYOUT_PLAIN ? NULL : target->md, DTYPE_F32,
+                            NULL);
+    if (!adds && (!same || (slot->base == NULL && !slot->persistent))) {
+        slot->persistent = true;
+        slot->parameter = target->parameter;
+    } else {
+        push_move(plan, slot, target, adds ? run_accumulate : run_copy, adds ? "own:accumulate" : "own:copy");
+    }
+}
+
+/* As soon as the node that makes them is planned: they need not live longer. */
+static void deliver_gradients(Plan *plan, const Value *value)
+{
+    Home *home = plan_home(plan, value);
+    for (; home->deliveries != NULL && plan->status == STATUS_OK; home->deliveries = home->deliveries->next)
+        deliver_gradient(plan, home->deliveries->parameter);
+}
+
+static void deliver_outputs(Plan *plan)
+{
+    const Graph *graph = plan->graph;
+    for (size_t i = 0; i < graph->output_count && plan->status == STATUS_OK; i++) {
+        const Value *value = graph->outputs[i];
+        Slot *slot = plan_primary(plan, value);
+        if (slot != NULL && (slot->layout != LAYOUT_PLAIN || slot->dtype != value->type.dtype))
+            slot = plan_reorder(plan, slot, LAYOUT_PLAIN, NULL, value->type.dtype, NULL);
+        plan->outputs[i] = slot;
+    }
+    for (size_t i = 0; i < graph->initializer_count && plan->status == STATUS_OK; i++) {
+        const Value *value = graph->initializers[i];
+        if (value->gradient != NULL) /* one that no node makes */
+            deliver_gradients(plan, value->gradient);
+    }
+}
+
 /* Kernels are written for float32 unless the row says OP_ANY_DTYPE; a node of other floats, or of integers where floats
  * are meant, runs `eval`. */
 static bool suits_kernel(const Node *node)
@@ -268,81 +378,10 @@ static Status prepare_node(Plan *plan, const Node *node, Error *err)
     if (context.step->run != NULL) /* views need no step */
         plan_push_step(plan, context.step);
     consume_inputs(plan, node);
+    for (int i = 0; i < node->output_count; i++)
+        if (node->outputs[i] != NULL)
+            deliver_gradients(plan, node->outputs[i]);
     return STATUS_OK;
-}
-
-/* ---- what leaves the graph ---------------------------------------------------------------------------------- */
-
-static Status run_copy(Step *step, Error *err)
-{
-    (void)err;
-    memcpy(step->out[0]->data, step->in[0]->data, step->out[0]->bytes);
-    return STATUS_OK;
-}
-
-static void push_copy(Plan *plan, Slot *from, Slot *to)
-{
-    Step *step = plan_add_step(plan, NULL);
-    step->in = arena_array(&plan->arena, Slot *, 1);
-    step->out = arena_array(&plan->arena, Slot *, 1);
-    step->in_count = step->out_count = 1;
-    step->in[0] = from;
-    step->out[0] = to;
-    step->run = run_copy;
-    step->kernel = "own:copy";
-    plan_push_step(plan, step);
-}
-
-static bool same_layout(Slot *a, Slot *b)
-{
-    if (a->dtype != b->dtype)
-        return false;
-    if (a->layout == LAYOUT_PLAIN && b->layout == LAYOUT_PLAIN)
-        return true;
-    return slot_md(a) != NULL && slot_md(b) != NULL && dnnl_md_same(a->md, b->md);
-}
-
-/* The gradient's own buffer becomes its place in the store when nothing stands against it; else it is copied or
- * reordered. */
-static void deliver_gradient(Plan *plan, const Value *parameter)
-{
-    Slot *slot = plan_primary(plan, parameter->gradient);
-    if (slot == NULL)
-        return;
-    plan->delivered++;
-    Slot *target = plan_slot(plan, NULL, DTYPE_F32, parameter->type.rank, parameter->type.dims);
-    Param *item = &plan->store->items[parameter->parameter];
-    slot_set_layout(plan, target, item->home == NULL ? LAYOUT_PLAIN : LAYOUT_OPAQUE, item->home);
-    target->persistent = true;
-    target->parameter = param_use(plan, -1, parameter->parameter, -1);
-    if (same_layout(slot, target) && slot->base == NULL && !slot->persistent) {
-        slot->persistent = true;
-        slot->parameter = target->parameter;
-    } else if (same_layout(slot, target)) {
-        push_copy(plan, slot, target);
-    } else {
-        Slot *made = plan_reorder(plan, slot, target->layout, target->layout == LAYOUT_PLAIN ? NULL : target->md,
-                                  DTYPE_F32, NULL);
-        made->persistent = true;
-        made->parameter = target->parameter;
-    }
-}
-
-static void deliver_outputs(Plan *plan)
-{
-    const Graph *graph = plan->graph;
-    for (size_t i = 0; i < graph->output_count && plan->status == STATUS_OK; i++) {
-        const Value *value = graph->outputs[i];
-        Slot *slot = plan_primary(plan, value);
-        if (slot != NULL && (slot->layout != LAYOUT_PLAIN || slot->dtype != value->type.dtype))
-            slot = plan_reorder(plan, slot, LAYOUT_PLAIN, NULL, value->type.dtype, NULL);
-        plan->outputs[i] = slot;
-    }
-    for (size_t i = 0; i < graph->initializer_count && plan->status == STATUS_OK; i++) {
-        const Value *value = graph->initializers[i];
-        if (value->role == ROLE_PARAMETER && value->gradient != NULL && plan->store != NULL)
-            deliver_gradient(plan, value);
-    }
 }
 
 static Status plan_walk(Plan *plan, Error *err)
@@ -373,6 +412,8 @@ Status plan_build(const Model *working, ParamStore *store, const PlanOptions *op
     plan->graph = working->graph;
     plan->store = store;
     plan->options = options == NULL ? none : *options;
+    plan->space = plan->options.workspace != NULL ? plan->options.workspace : &plan->own;
+    plan->weight = 1;
     arena_init(&plan->arena);
     Error own = {0};
     plan->err = err == NULL ? &own : err;
@@ -410,9 +451,7 @@ void plan_free(Plan *plan)
             dnnl_memory_desc_destroy(plan->slots[i]->md);
     for (size_t i = 0; i < plan->constant_count; i++)
         block_free(plan->constants[i]);
-    block_free(plan->block);
-    block_free(plan->scratch);
-    block_free(plan->held);
+    workspace_release(&plan->own);
     dnnl_engine_close(&plan->dnnl);
     arena_release(&plan->arena);
     free(plan);

@@ -17,6 +17,7 @@ typedef struct Home {
     int count;
     int uses;   /* by nodes not planned yet, and as an output */
     bool exact; /* f32 in any plan: it leaves the graph, or becomes the gradient of a parameter */
+    struct Delivery *deliveries; /* parameters whose gradient this is */
 } Home;
 
 /* A parameter's slot follows the store: the store may still move while plans are being built. */
@@ -25,6 +26,11 @@ typedef struct ParamUse {
     int gradient;  /* >= 0: its gradient in the store, or -1 */
     int state;     /* >= 0: index into the store's states, or -1 */
 } ParamUse;
+
+typedef struct Delivery {
+    const Value *parameter;
+    struct Delivery *next;
+} Delivery;
 
 typedef struct Placed { /* a call and the step that runs it */
     DnnlCall *call;
@@ -56,7 +62,8 @@ struct Plan {
     Home *homes; /* by Value.mark */
     size_t home_count;
     Slot **inputs, **outputs;
-    void *block; /* everything that lives only during a run */
+    Workspace own, *space; /* everything that lives only during a run: block_bytes, then scratch */
+    uint64_t moved;        /* of the workspace, when pointers were set */
     size_t block_bytes;
     void **constants; /* copies and reorders made at planning */
     size_t constant_count, constant_capacity;
@@ -64,7 +71,8 @@ struct Plan {
     size_t scratch_bytes;
     PlanBill bill;
     uint64_t seed, step;
-    float *held; /* gradients of earlier parts of an accumulated batch */
+    bool adding;  /* the run in progress adds its gradients */
+    float weight; /* of this run's gradients */
     size_t delivered; /* gradients that a run writes: the store's others are zero (a task does not reach another's head) */
     int status;  /* of prepare: kernel_* calls that cannot fail in their signature leave it here */
     Error *err;

@@ -83,10 +83,22 @@ typedef enum Precision { PRECISION_F32, PRECISION_BF16 } Precision;
 bool precision_parse(const char *name, Precision *precision);
 Status precision_check(Precision precision, Error *err); /* STATUS_ENVIRONMENT where the processor has no arithmetic for it */
 
+/* The block that a run works in, for several plans of which one runs at a time: as large as the largest needs. What plan_output gives
+ * lasts until any of them runs or is built. Zeroed to begin with. */
+typedef struct Workspace {
+    void *block;
+    size_t bytes;
+    uint64_t moved; /* raised when the block gets another address */
+} Workspace;
+
+void workspace_release(Workspace *workspace);
+
 typedef struct PlanOptions {
     bool training;      /* keeps what gradients need; else inference buffers are reused at once */
     bool plain_only;    /* no layouts, no fast paths: what tests compare fast paths with */
     bool profile;       /* time each step */
+    bool accumulates;   /* gradients may be added to what earlier runs left in the store */
+    Workspace *workspace; /* shared; NULL: the plan's own */
     bool measure;       /* for the bill alone: nothing is allocated, the plan cannot run */
     Precision precision;
 } PlanOptions;
@@ -109,10 +121,11 @@ void *plan_input(Plan *plan, size_t index);
 void plan_bind_input(Plan *plan, size_t index, void *data);
 const void *plan_output(const Plan *plan, size_t index); /* plain row-major, valid until the next run */
 /* `step` counts updates: randomness is (seed, node, step). Gradients of parameters land in the store, added to what is there when
- * `accumulate`. */
+ * `accumulate` (of plans that may); times the weight, 1 unless set, in plans that accumulate. */
 Status plan_run(Plan *plan, uint64_t seed, uint64_t step, bool accumulate, Error *err);
 /* What value `name` takes in the plan, in every layout it lies in; 0: nothing of its own. */
 size_t plan_value_bytes(const Plan *plan, const char *name);
+void plan_set_weight(Plan *plan, float weight);
 /* One line a step: operator, kernel, precision, layout, bytes, milliseconds, node. */
 void plan_describe(const Plan *plan, Str *out);
 

@@ -1,176 +1,21 @@
-/* The training loop: batches in, updates, epochs, the best kept. A Trainer holds one ParamStore and a small cache of
- * plans, one for each mode and batch shape; a plan for a new shape starts from the document and takes milliseconds.
- * Prints nothing: events go to the caller. */
-#include "runtime/train.h"
+/* The training loop: batches in, updates, epochs, the best kept. Plans come from train_plans.c, what they may take is
+ * settled in train_memory.c. Prints nothing: events go to the caller. */
+#include "runtime/trainer.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "onnx/base/rng.h"
 #include "runtime/distribute.h"
 #include "runtime/plan.h"
-
-enum { PLAN_CACHE = 16 }; /* two for most runs; sequences have six lengths, in training and in evaluation */
-
-typedef struct PlanEntry {
-    bool training;
-    size_t only; /* training: as in the batch */
-    int input_count;
-    Type types[SOURCE_MAX];
-    Model *whole; /* over cached features: what `working` was split from, and borrows from */
-    Model *working;
-    Plan *plan;
-    uint64_t used; /* when last: the oldest makes room */
-} PlanEntry;
-
-struct Trainer {
-    Model *document;
-    const ParamList *params;
-    const FeatureCache *cache;
-    TrainOptions options;
-    ParamStore *store;
-    PlanEntry plans[PLAN_CACHE];
-    uint64_t clock;
-    Position position;
-    float *best; /* plain parameters, then statistics, of the best epoch */
-    size_t best_count;
-    char fingerprint[128];
-    Distribution *distribution; /* NULL: trained in this process alone */
-    bool accumulating;
-};
 
 static double seconds_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-/* ---- plans by shape ---------------------------------------------------------------------------------------------- */
-
-static bool same_types(const PlanEntry *entry, const Batch *batch)
-{
-    if (entry->input_count != batch->input_count)
-        return false;
-    for (int i = 0; i < batch->input_count; i++) {
-        const Type *a = &entry->types[i], *b = &batch->input_types[i];
-        if (a->rank != b->rank || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof a->dims[0]) != 0)
-            return false;
-    }
-    return true;
-}
-
-static void entry_release(PlanEntry *entry)
-{
-    plan_free(entry->plan);
-    model_free(entry->working);
-    model_free(entry->whole);
-    memset(entry, 0, sizeof *entry);
-}
-
-/* Shapes of the document's inputs for this batch: the batch's own, or, over cached features, the original ones at this
- * size. */
-static size_t bind_batch(const Trainer *trainer, const Batch *batch, Binding *bindings)
-{
-    const Graph *graph = trainer->document->graph;
-    size_t count = 0;
-    for (size_t i = 0, k = 0; i < graph->input_count && k < SOURCE_MAX; i++) {
-        if (graph->inputs[i]->constant != NULL)
-            continue;
-        const Type *type = trainer->cache == NULL ? &batch->input_types[k] : &trainer->cache->input_types[k];
-        Binding *binding = &bindings[count++];
-        *binding = (Binding){.input = graph->inputs[i]->name, .rank = type->rank};
-        memcpy(binding->dims, type->dims, (size_t)type->rank * sizeof binding->dims[0]);
-        if (trainer->cache != NULL)
-            binding->dims[0] = (int64_t)batch->size;
-        k++;
-    }
-    return count;
-}
-
-static Status build_working(Trainer *trainer, const Batch *batch, bool training, PlanEntry *entry, Error *err)
-{
-    Binding bindings[SOURCE_MAX];
-    WorkingOptions options = {.bindings = bindings,
-                              .binding_count = bind_batch(trainer, batch, bindings),
-                              .training = training,
-                              .params = trainer->params};
-    WorkingOptions with_loss = options;
-    with_loss.losses = trainer->options.losses + (batch->only > 0 ? batch->only - 1 : 0);
-    with_loss.loss_count = batch->only > 0 ? 1 : trainer->options.loss_count;
-    with_loss.gradients = true;
-    if (trainer->cache == NULL)
-        return working_build(trainer->document, training ? &with_loss : &options, &entry->working, err);
-    Model *prefix = NULL;
-    options.for_split = true;
-    TRY(working_build(trainer->document, &options, &entry->whole, err));
-    TRY(working_split(entry->whole, &prefix, &entry->working, err));
-    model_free(prefix);
-    if (training)
-        return working_loss(entry->working->graph, &with_loss, err);
-    TRY(pass_fuse_conv(entry->working->graph, true, err));
-    return pass_fuse_elementwise(entry->working->graph, err);
-}
-
-static PlanEntry *oldest_entry(Trainer *trainer)
-{
-    PlanEntry *oldest = &trainer->plans[0];
-    for (int i = 1; i < PLAN_CACHE; i++)
-        if (trainer->plans[i].used < oldest->used)
-            oldest = &trainer->plans[i];
-    return oldest;
-}
-
-static Status plan_for(Trainer *trainer, const Batch *batch, bool training, PlanEntry **out, Error *err)
-{
-    for (int i = 0; i < PLAN_CACHE; i++) {
-        PlanEntry *entry = &trainer->plans[i];
-        bool same_losses = !training || entry->only == batch->only;
-        if (entry->plan != NULL && entry->training == training && same_losses && same_types(entry, batch)) {
-            entry->used = ++trainer->clock;
-            *out = entry;
-            return STATUS_OK;
-        }
-    }
-    PlanEntry *entry = oldest_entry(trainer);
-    entry_release(entry);
-    PlanOptions options = {.training = training,
-                           .plain_only = trainer->options.plain_only,
-                           .precision = training ? trainer->options.precision : PRECISION_F32};
-    Status status = build_working(trainer, batch, training, entry, err);
-    if (status == STATUS_OK)
-        status = plan_build(entry->working, trainer->store, &options, &entry->plan, err);
-    if (status != STATUS_OK) {
-        entry_release(entry);
-        return status;
-    }
-    entry->training = training;
-    entry->only = batch->only;
-    entry->input_count = batch->input_count;
-    memcpy(entry->types, batch->input_types, sizeof entry->types);
-    entry->used = ++trainer->clock;
-    *out = entry;
-    return STATUS_OK;
-}
-
-/* Inputs by position, then the targets of a training plan. A feature that the rest does not read has no place. */
-static void feed(PlanEntry *entry, const Batch *batch)
-{
-    const Graph *graph = entry->working->graph;
-    size_t at = 0;
-    for (int i = 0; i < batch->input_count && at < graph->input_count; i++, at++) {
-        void *to = plan_input(entry->plan, at);
-        if (to != NULL)
-            memcpy(to, batch->inputs[i],
-                   (size_t)type_count(&graph->inputs[at]->type) * dtype_size(graph->inputs[at]->type.dtype));
-    }
-    for (int i = 0; i < batch->target_count && at < graph->input_count && entry->training; i++, at++) {
-        void *to = plan_input(entry->plan, at);
-        if (to != NULL)
-            memcpy(to, batch->targets[i],
-                   (size_t)type_count(&graph->inputs[at]->type) * dtype_size(graph->inputs[at]->type.dtype));
-    }
 }
 
 static Status check_types(const PlanEntry *entry, const Batch *batch, Error *err)
@@ -262,8 +107,8 @@ void trainer_free(Trainer *trainer)
 {
     if (trainer == NULL)
         return;
-    for (int i = 0; i < PLAN_CACHE; i++)
-        entry_release(&trainer->plans[i]);
+    trainer_forget_plans(trainer);
+    workspace_release(&trainer->space);
     distribution_free(trainer->distribution);
     params_free(trainer->store);
     free(trainer->best);
@@ -378,7 +223,7 @@ static Status collect(Collect *c, const PlanEntry *entry, const Batch *batch, Er
 
 typedef Status (*EachBatch)(Trainer *trainer, const PlanEntry *entry, const Batch *batch, void *context, Error *err);
 
-/* Runs the source once in inference form. */
+/* Runs the source once in inference form, in parts where training runs batches in parts. */
 static Status each_batch(Trainer *trainer, Source *source, EachBatch each, void *context, Error *err)
 {
     TRY(source->start(source, 0, false, trainer->options.batch, err));
@@ -388,10 +233,14 @@ static Status each_batch(Trainer *trainer, Source *source, EachBatch each, void 
         TRY(source->next(source, &batch, err));
         if (batch.size == 0)
             return STATUS_OK;
-        TRY(plan_for(trainer, &batch, false, &entry, err));
-        feed(entry, &batch);
-        TRY(plan_run(entry->plan, 0, 0, false, err));
-        TRY(each(trainer, entry, &batch, context, err));
+        size_t rows = trainer->part_rows > 0 ? trainer->part_rows : batch.size;
+        for (size_t first = 0; first < batch.size; first += rows) {
+            Batch some = batch_rows(&batch, first, batch.size - first < rows ? batch.size - first : rows);
+            TRY(trainer_plan(trainer, &some, false, &entry, err));
+            trainer_feed(entry, &some);
+            TRY(plan_run(entry->plan, 0, 0, false, err));
+            TRY(each(trainer, entry, &some, context, err));
+        }
     }
 }
 
@@ -643,29 +492,60 @@ static void emit_step(const Trainer *trainer, const Epoch *epoch, double loss, d
 static Status run_part(Trainer *trainer, PlanEntry *entry, const Share *share, size_t part, Error *err)
 {
     uint64_t seed = trainer->options.seed, step = trainer->position.step + 1;
-    if (trainer->distribution == NULL)
-        return plan_run(entry->plan, seed, step, part > 0, err);
+    if (trainer->distribution == NULL) /* masks of its own for each part */
+        return plan_run(entry->plan, part == 0 ? seed : rng_mix(seed, part), step, part > 0, err);
     return distribution_run(trainer->distribution, entry == NULL ? NULL : entry->plan, seed, step, share->weight,
                             trainer->options.accumulate == 1, err);
 }
 
-static Status train_batch(Trainer *trainer, const Batch *batch, const Share *share, Epoch *epoch, size_t part,
-                          double *loss, Error *err)
+typedef struct Sums { /* over the rows of a batch that are here */
+    double loss, accuracy;
+} Sums;
+
+/* A batch, or rows of one; `weight` is their share of its loss. */
+static Status train_rows(Trainer *trainer, const Batch *batch, const Share *share, double weight, size_t part,
+                         Sums *sums, Error *err)
 {
     PlanEntry *entry = NULL;
     bool any = trainer->distribution == NULL || share->weight > 0;
     if (any) {
-        TRY(plan_for(trainer, batch, true, &entry, err));
+        TRY(trainer_plan(trainer, batch, true, &entry, err));
         TRY(check_types(entry, batch, err));
-        feed(entry, batch);
+        trainer_feed(entry, batch);
+        plan_set_weight(entry->plan, (float)weight);
     }
     TRY(run_part(trainer, entry, share, part, err));
-    double sums[3] = {0, 0, wants_to_stop(trainer)};
-    if (any) {
-        sums[0] = share->weight *
+    if (!any)
+        return STATUS_OK;
+    sums->loss += weight * share->weight *
                   (double)((const float *)plan_output(entry->plan, entry->working->graph->output_count - 1))[0];
-        sums[1] = batch_accuracy(trainer, entry, batch) * (double)batch->size;
+    sums->accuracy += batch_accuracy(trainer, entry, batch) * (double)batch->size;
+    return STATUS_OK;
+}
+
+/* In as many parts as train_memory.c has decided; `part` counts them over the whole update. */
+static Status train_parts(Trainer *trainer, const Batch *batch, const Share *share, size_t *part, Sums *sums,
+                          Error *err)
+{
+    size_t rows = trainer->part_rows;
+    if (rows == 0 || rows >= batch->size)
+        return train_rows(trainer, batch, share, 1, (*part)++, sums, err);
+    for (size_t first = 0; first < batch->size; first += rows) {
+        double weight;
+        Batch some = batch_rows(batch, first, batch->size - first < rows ? batch->size - first : rows);
+        TRY(batch_share(trainer, batch, &some, &weight, err));
+        if (weight > 0) /* something in it counts */
+            TRY(train_rows(trainer, &some, share, weight, (*part)++, sums, err));
     }
+    return STATUS_OK;
+}
+
+static Status train_batch(Trainer *trainer, const Batch *batch, const Share *share, Epoch *epoch, size_t *part,
+                          double *loss, Error *err)
+{
+    Sums here = {0, 0};
+    TRY(train_parts(trainer, batch, share, part, &here, err));
+    double sums[3] = {here.loss, here.accuracy, wants_to_stop(trainer)};
     TRY(comm_sum(trainer->options.comm, sums, 3, err));
     *loss = sums[0];
     epoch->stop = sums[2] > 0;
@@ -680,8 +560,8 @@ static Status train_batch(Trainer *trainer, const Batch *batch, const Share *sha
 static Status train_epoch(Trainer *trainer, Source *train, Epoch *epoch, Error *err)
 {
     *epoch = (Epoch){.begin = seconds_now()};
-    size_t part = 0, per_epoch = updates_per_epoch(trainer, train);
-    double part_loss = 0;
+    size_t batches = 0, part = 0, per_epoch = updates_per_epoch(trainer, train);
+    double sum = 0;
     TRY(train->start(train, trainer->position.epoch + 1, true, trainer->options.batch, err));
     for (;;) {
         Batch batch;
@@ -690,17 +570,16 @@ static Status train_epoch(Trainer *trainer, Source *train, Epoch *epoch, Error *
         TRY(share_of(trainer->options.comm, trainer->options.losses, trainer->options.loss_count, &batch, &share, err));
         if (share.samples > 0) {
             double loss;
-            TRY(train_batch(trainer, &batch, &share, epoch, part, &loss, err));
-            part_loss += loss;
-            part++;
+            TRY(train_batch(trainer, &batch, &share, epoch, &part, &loss, err));
+            sum += loss;
+            batches++;
         }
-        if (part == trainer->options.accumulate || (share.samples == 0 && part > 0)) {
+        if (batches == trainer->options.accumulate || (share.samples == 0 && batches > 0)) {
             double norm, lr;
-            TRY(update(trainer, part, &norm, &lr, err));
-            double shown = trainer->options.sum_parts ? part_loss : part_loss / (double)part;
-            emit_step(trainer, epoch, shown, lr, norm, per_epoch);
-            part = 0;
-            part_loss = 0;
+            TRY(update(trainer, batches, &norm, &lr, err));
+            emit_step(trainer, epoch, trainer->options.sum_parts ? sum : sum / (double)batches, lr, norm, per_epoch);
+            batches = part = 0;
+            sum = 0;
             if (epoch->stop)
                 return fail(err, STATUS_INTERRUPTED, "interrupted at epoch %llu, update %llu",
                             (unsigned long long)trainer->position.epoch + 1,
@@ -792,6 +671,7 @@ Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *e
         o->schedule.total = o->epochs * updates_per_epoch(trainer, train);
     if (!params_sealed(trainer->store)) /* one begin for all, whatever each has read or computed */
         TRY(comm_broadcast(o->comm, trainer->store->data, trainer->store->total * sizeof(float), err));
+    TRY(trainer_prepare(trainer, train, validation, err));
     if (trainer->position.epoch == 0)
         TRY(save(trainer, err)); /* so that there is something to go on from before the first epoch ends */
     Status status = train_epochs(trainer, train, validation, err);

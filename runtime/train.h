@@ -234,9 +234,20 @@ typedef struct TrainOptions {
     const char *checkpoint;   /* path written after every epoch and on interruption; NULL: none */
     double diverged_factor;   /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
     void (*on_event)(const TrainEvent *event, void *context);
+    size_t memory;  /* bytes that the whole process may take; 0: no limit. Kept by making activations again, then by splitting batches. */
+    size_t process; /* bytes it has already, and what loading takes */
     bool (*interrupted)(void *context); /* asked after every step */
     void *context;
 } TrainOptions;
+
+/* Bytes that a training run takes. `others`: the best epoch kept, a checkpoint on its way, batches, fixed numbers. */
+typedef struct TrainBill {
+    size_t parameters, optimizer, activations, gradients, workspace, cache, others;
+    size_t process;   /* what the program had before (TrainOptions.process) */
+    size_t part_rows; /* a batch is run in parts of so many samples; 0: whole */
+    double again;     /* part of the forward pass that is run a second time */
+} TrainBill;
+size_t train_bill_total(const TrainBill *bill); /* the program included */
 
 typedef struct Trainer Trainer;
 
@@ -246,6 +257,10 @@ Status trainer_new(Model *document, const ParamList *params, const FeatureCache 
                    Trainer **trainer, Error *err);
 void trainer_free(Trainer *trainer);
 ParamStore *trainer_store(Trainer *trainer);
+/* Settles what training takes before anything large is allocated, from the first batch; trainer_run does it by itself.
+ * STATUS_ENVIRONMENT names the smallest TrainOptions.memory that would do. */
+Status trainer_prepare(Trainer *trainer, Source *train, Source *validation, Error *err);
+TrainBill trainer_bill(const Trainer *trainer); /* after trainer_prepare */
 /* Trains. STATUS_DIVERGED, STATUS_INTERRUPTED: the store holds the last good parameters and the checkpoint is written. */
 Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *err);
 /* Runs the source once in inference form. `logits` (may be NULL) receives output `output` of every sample in order of ids, malloc'ed:
@@ -281,6 +296,7 @@ struct FeatureCache {
  * f32 in either precision. */
 Status features_cache(Model *document, const ParamList *params, Source *source, Precision precision, size_t batch, size_t memory_limit,
                       FeatureCache *cache, Error *err);
+size_t features_bytes(const FeatureCache *cache); /* in memory: what lies in a file does not count */
 void features_release(FeatureCache *cache);
 /* The cache as a source for a Trainer made with it. */
 Status features_source(const FeatureCache *cache, uint64_t seed, ArraySource *source, Error *err);

@@ -199,11 +199,44 @@ static void gradients_land_in_the_store_and_accumulate(void **state)
     run_with(&w, plan, (const float[]){1, 2}, 2);
     assert_memory_equal(plan_output(plan, 0), ((const float[]){6, 9}), 2 * sizeof(float));
     assert_memory_equal(store->gradient, ((const float[]){12, 18}), 2 * sizeof(float));
+    plan_free(plan);
+    PlanOptions options = {.training = true, .accumulates = true};
+    assert_ok(plan_build(w.model, store, &options, &plan, &w.err), &w.err);
+    run_with(&w, plan, (const float[]){1, 2}, 2);
+    assert_memory_equal(store->gradient, ((const float[]){12, 18}), 2 * sizeof(float));
+    plan_set_weight(plan, 0.5F);
     assert_ok(plan_run(plan, 0, 0, true, &w.err), &w.err);
-    assert_memory_equal(store->gradient, ((const float[]){24, 36}), 2 * sizeof(float));
+    assert_memory_equal(store->gradient, ((const float[]){18, 27}), 2 * sizeof(float));
     plan_free(plan);
     params_free(store);
     model_free(w.model);
+}
+
+static void plans_of_one_workspace_run_in_turn(void **state)
+{
+    (void)state;
+    Workspace space = {0};
+    PlanOptions options = {.workspace = &space};
+    Plan *plans[2];
+    World worlds[2];
+    for (int i = 0; i < 2; i++) { /* the second is larger: the first one's bytes move */
+        World *w = &worlds[i];
+        *w = world_new(1, (const int64_t[]){i == 0 ? 2 : 5000});
+        Value *a = add(w, "Double", w->x, NULL);
+        graph_add_output(w->graph, add(w, "Plus", a, add(w, "Double", a, NULL)));
+        assert_ok(plan_build(w->model, NULL, &options, &plans[i], &w->err), &w->err);
+    }
+    for (int i = 1; i >= 0; i--) {
+        run_with(&worlds[i], plans[i], (const float[]){1, 2}, 2);
+        assert_memory_equal(plan_output(plans[i], 0), ((const float[]){6, 12}), 2 * sizeof(float));
+        assert_true((const char *)plan_output(plans[i], 0) >= (const char *)space.block &&
+                    (const char *)plan_output(plans[i], 0) < (const char *)space.block + space.bytes);
+    }
+    for (int i = 0; i < 2; i++) {
+        plan_free(plans[i]);
+        model_free(worlds[i].model);
+    }
+    workspace_release(&space);
 }
 
 static void an_operator_without_kernel_and_eval_is_refused_by_name(void **state)
@@ -239,6 +272,7 @@ int main(void)
         cmocka_unit_test(views_share_bytes_and_keep_them_alive),
         cmocka_unit_test(channel_layouts_spread_and_end_plain),
         cmocka_unit_test(gradients_land_in_the_store_and_accumulate),
+        cmocka_unit_test(plans_of_one_workspace_run_in_turn),
         cmocka_unit_test(an_operator_without_kernel_and_eval_is_refused_by_name),
         cmocka_unit_test(callers_may_bind_their_own_input_bytes),
     };

@@ -2,11 +2,13 @@
 #include "onnx/base/arena.h"
 
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { CHUNK_SIZE = 64 * 1024, ALIGNMENT = 16, BLOCK_ALIGNMENT = 64 };
+enum { CHUNK_SIZE = 64 * 1024, ALIGNMENT = 16, BLOCK_ALIGNMENT = 64, BLOCK_MAPPED = 1 << 20, BLOCK_HUGE = 8 << 20 };
 
 struct ArenaChunk {
     ArenaChunk *next;
@@ -125,23 +127,49 @@ void *arena_grow(Arena *arena, void *items, size_t count, size_t *capacity, size
     return grown;
 }
 
+/* What lies before a block. Large ones are mappings of their own: fresh pages are zero already and are given to the
+ * process only when they are touched, huge where the system has them, and go back to it when freed. */
+typedef struct BlockHead {
+    size_t mapped; /* bytes; 0: from the heap */
+} BlockHead;
+
+static void *map_block(size_t size)
+{
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (base == MAP_FAILED)
+        return NULL;
+    if (size >= BLOCK_HUGE)
+        (void)madvise(base, size, MADV_HUGEPAGE);
+    return base;
+}
+
 Status block_alloc(void **block, size_t size, const char *what, Error *err)
 {
     *block = NULL;
-    size_t rounded = size == 0 ? BLOCK_ALIGNMENT : size;
-    if (rounded > SIZE_MAX - BLOCK_ALIGNMENT)
+    if (size > SIZE_MAX - 3 * BLOCK_ALIGNMENT)
         return fail(err, STATUS_ENVIRONMENT, "%s: %zu bytes is more than any memory", what, size);
-    rounded = (rounded + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT;
-    *block = aligned_alloc(BLOCK_ALIGNMENT, rounded);
-    if (*block == NULL)
+    size_t all = (size + 2 * BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT;
+    bool mapped = size >= BLOCK_MAPPED;
+    char *base = mapped ? map_block(all) : aligned_alloc(BLOCK_ALIGNMENT, all);
+    if (base == NULL)
         return fail(err, STATUS_ENVIRONMENT, "%s: no memory for %zu bytes", what, size);
-    memset(*block, 0, rounded);
+    if (!mapped)
+        memset(base, 0, all);
+    ((BlockHead *)base)->mapped = mapped ? all : 0;
+    *block = base + BLOCK_ALIGNMENT;
     return STATUS_OK;
 }
 
 void block_free(void *block)
 {
-    free(block);
+    if (block == NULL)
+        return;
+    char *base = (char *)block - BLOCK_ALIGNMENT;
+    size_t mapped = ((BlockHead *)base)->mapped;
+    if (mapped > 0)
+        munmap(base, mapped);
+    else
+        free(base);
 }
 
 int size_mul(size_t a, size_t b, size_t *product)

@@ -42,7 +42,8 @@ char *arena_printf(Arena *arena, const char *format, ...) __attribute__((format(
  * updated. The old array stays behind in the arena. */
 void *arena_grow(Arena *arena, void *items, size_t count, size_t *capacity, size_t size);
 
-/* A 64-byte aligned, zeroed heap block for numbers; size 0 gives a valid pointer. Fails with
+/* A 64-byte aligned, zeroed block for numbers; size 0 gives a valid pointer. A large one takes memory as it is
+ * touched. Fails with
  * STATUS_ENVIRONMENT naming `what` and the size. Released with block_free (NULL is fine). */
 Status block_alloc(void **block, size_t size, const char *what, Error *err);
 void block_free(void *block);

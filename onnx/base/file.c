@@ -81,6 +81,12 @@ void mapping_release(Mapping *mapping)
     *mapping = (Mapping){nothing, 0, true};
 }
 
+void mapping_rest(const Mapping *mapping)
+{
+    if (mapping->mapped && mapping->size > 0)
+        (void)madvise((void *)(size_t)mapping->data, mapping->size, MADV_DONTNEED);
+}
+
 Status atomic_open(AtomicFile *file, const char *path, Error *err)
 {
     memset(file, 0, sizeof *file);

@@ -25,6 +25,8 @@ Status mapping_open(Mapping *mapping, const char *path, Error *err);
  * closes the descriptor. */
 Status mapping_open_fd(Mapping *mapping, int fd, const char *path, Error *err);
 void mapping_release(Mapping *mapping);
+/* Its pages may leave memory; whoever reads them again gets them from the file. */
+void mapping_rest(const Mapping *mapping);
 /* Installs a handler of SIGBUS for the whole process: for the tool, not for a library's host. */
 void mapping_guard(void);
 /* Whether a mapped file was found shorter than it had been: what was read since is not to be trusted. */

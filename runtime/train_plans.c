@@ -1,0 +1,170 @@
+/* The plans of a Trainer: one for each mode and batch shape, in a small cache, all in one workspace. A plan for a new
+ * shape starts from the document and takes milliseconds. */
+#include <string.h>
+
+#include "runtime/trainer.h"
+
+static bool same_types(const PlanEntry *entry, const Batch *batch)
+{
+    if (entry->input_count != batch->input_count)
+        return false;
+    for (int i = 0; i < batch->input_count; i++) {
+        const Type *a = &entry->types[i], *b = &batch->input_types[i];
+        if (a->rank != b->rank || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof a->dims[0]) != 0)
+            return false;
+    }
+    return true;
+}
+
+static void entry_release(PlanEntry *entry)
+{
+    plan_free(entry->plan);
+    model_free(entry->working);
+    model_free(entry->whole);
+    memset(entry, 0, sizeof *entry);
+}
+
+/* Shapes of the document's inputs for this batch: the batch's own, or, over cached features, the original ones at this
+ * size. */
+static size_t bind_batch(const Trainer *trainer, const Batch *batch, Binding *bindings)
+{
+    const Graph *graph = trainer->document->graph;
+    size_t count = 0;
+    for (size_t i = 0, k = 0; i < graph->input_count && k < SOURCE_MAX; i++) {
+        if (graph->inputs[i]->constant != NULL)
+            continue;
+        const Type *type = trainer->cache == NULL ? &batch->input_types[k] : &trainer->cache->input_types[k];
+        Binding *binding = &bindings[count++];
+        *binding = (Binding){.input = graph->inputs[i]->name, .rank = type->rank};
+        memcpy(binding->dims, type->dims, (size_t)type->rank * sizeof binding->dims[0]);
+        if (trainer->cache != NULL)
+            binding->dims[0] = (int64_t)batch->size;
+        k++;
+    }
+    return count;
+}
+
+static Status build_working(Trainer *trainer, const Batch *batch, bool training, PlanEntry *entry, Error *err)
+{
+    Binding bindings[SOURCE_MAX];
+    WorkingOptions options = {.bindings = bindings,
+                              .binding_count = bind_batch(trainer, batch, bindings),
+                              .training = training,
+                              .params = trainer->params};
+    WorkingOptions with_loss = options;
+    with_loss.losses = trainer->options.losses + (batch->only > 0 ? batch->only - 1 : 0);
+    with_loss.loss_count = batch->only > 0 ? 1 : trainer->options.loss_count;
+    with_loss.gradients = true;
+    if (trainer->cache == NULL)
+        return working_build(trainer->document, training ? &with_loss : &options, &entry->working, err);
+    Model *prefix = NULL;
+    options.for_split = true;
+    TRY(working_build(trainer->document, &options, &entry->whole, err));
+    TRY(working_split(entry->whole, &prefix, &entry->working, err));
+    model_free(prefix);
+    if (training)
+        return working_loss(entry->working->graph, &with_loss, err);
+    TRY(pass_fuse_conv(entry->working->graph, true, err));
+    return pass_fuse_elementwise(entry->working->graph, err);
+}
+
+typedef struct Making {
+    Trainer *trainer;
+    const Batch *batch;
+    bool training;
+    PlanEntry *entry;
+} Making;
+
+/* For plan_build_within. What a working graph was split from lives as long as it. */
+static Status make_working(void *context, Model **working, Error *err)
+{
+    Making *making = context;
+    PlanEntry *entry = making->entry;
+    model_free(entry->whole);
+    entry->whole = entry->working = NULL;
+    Status status = build_working(making->trainer, making->batch, making->training, entry, err);
+    *working = entry->working;
+    entry->working = NULL;
+    return status;
+}
+
+static PlanEntry *oldest_entry(Trainer *trainer)
+{
+    PlanEntry *oldest = &trainer->plans[0];
+    for (int i = 1; i < PLAN_CACHE; i++)
+        if (trainer->plans[i].used < oldest->used)
+            oldest = &trainer->plans[i];
+    return oldest;
+}
+
+Status trainer_plan(Trainer *trainer, const Batch *batch, bool training, PlanEntry **out, Error *err)
+{
+    for (int i = 0; i < PLAN_CACHE; i++) {
+        PlanEntry *entry = &trainer->plans[i];
+        bool same_losses = !training || entry->only == batch->only;
+        if (entry->plan != NULL && entry->training == training && same_losses && same_types(entry, batch)) {
+            entry->used = ++trainer->clock;
+            *out = entry;
+            return STATUS_OK;
+        }
+    }
+    PlanEntry *entry = oldest_entry(trainer);
+    entry_release(entry);
+    Making making = {trainer, batch, training, entry};
+    PlanMaker maker = {make_working, &making};
+    PlanOptions options = {.training = training,
+                           .plain_only = trainer->options.plain_only,
+                           .accumulates = training && (trainer->options.accumulate > 1 || trainer->part_rows > 0),
+                           .workspace = &trainer->space,
+                           .precision = training ? trainer->options.precision : PRECISION_F32};
+    Status status = plan_build_within(&maker, trainer->store, &options, memory_for_plan(trainer, training),
+                                      &entry->working, &entry->plan, &entry->budget, err);
+    trainer->last_needed = entry->budget.needed;
+    if (status != STATUS_OK) {
+        entry_release(entry);
+        return status;
+    }
+    entry->training = training;
+    entry->only = batch->only;
+    entry->input_count = batch->input_count;
+    memcpy(entry->types, batch->input_types, sizeof entry->types);
+    entry->used = ++trainer->clock;
+    *out = entry;
+    return STATUS_OK;
+}
+
+/* Inputs by position, then the targets of a training plan. A feature that the rest does not read has no place. */
+void trainer_feed(PlanEntry *entry, const Batch *batch)
+{
+    const Graph *graph = entry->working->graph;
+    size_t at = 0;
+    for (int i = 0; i < batch->input_count && at < graph->input_count; i++, at++) {
+        void *to = plan_input(entry->plan, at);
+        if (to != NULL)
+            memcpy(to, batch->inputs[i],
+                   (size_t)type_count(&graph->inputs[at]->type) * dtype_size(graph->inputs[at]->type.dtype));
+    }
+    for (int i = 0; i < batch->target_count && at < graph->input_count && entry->training; i++, at++) {
+        void *to = plan_input(entry->plan, at);
+        if (to != NULL)
+            memcpy(to, batch->targets[i],
+                   (size_t)type_count(&graph->inputs[at]->type) * dtype_size(graph->inputs[at]->type.dtype));
+    }
+}
+
+Status trainer_has_state(Trainer *trainer, const Batch *batch, bool *state, Error *err)
+{
+    PlanEntry entry = {0};
+    Status status = build_working(trainer, batch, true, &entry, err);
+    *state = false;
+    for (const Node *node = status == STATUS_OK ? entry.working->graph->first : NULL; node != NULL; node = node->next)
+        *state = *state || (node->op != NULL && (node->op->traits & OP_STATE) != 0);
+    entry_release(&entry);
+    return status;
+}
+
+void trainer_forget_plans(Trainer *trainer)
+{
+    for (int i = 0; i < PLAN_CACHE; i++)
+        entry_release(&trainer->plans[i]);
+}
