@@ -274,7 +274,6 @@ static Status cast_prepare(PlanContext *context, Error *err)
 {
     DType from = context->node->inputs[0]->type.dtype, to = context->node->outputs[0]->type.dtype;
     if (from == to) {
-        kernel_input_any(context, 0);
         kernel_output_view(context, 0, 0);
         return STATUS_OK;
     }

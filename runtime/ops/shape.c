@@ -197,7 +197,6 @@ static Status view_run(Step *step, Error *err)
 static Status view_prepare(PlanContext *context, Error *err)
 {
     (void)err;
-    kernel_input(context, 0, LAYOUT_PLAIN);
     kernel_output_view(context, 0, 0);
     kernel_run(context, view_run, "view");
     return STATUS_OK;
@@ -233,7 +232,6 @@ static Status identity_grad(GradContext *context, Error *err)
 static Status identity_prepare(PlanContext *context, Error *err)
 {
     (void)err;
-    kernel_input_any(context, 0);
     kernel_output_view(context, 0, 0);
     kernel_run(context, view_run, "view");
     return STATUS_OK;
