@@ -129,28 +129,44 @@ static void row_1(const unsigned char *restrict from, const Weights *w, unsigned
     }
 }
 
-typedef int32_t Sums __attribute__((vector_size(16)));
-typedef unsigned char Pixel __attribute__((vector_size(4)));
-
-/* One row [source width, 3] -> [n, 3]: a pixel and one byte more are read at once. So at most `safe` pixels are read this way; the
- * picture's last one is not, there may be nothing behind it. */
-VECTOR_CLONES static void row_3(const unsigned char *restrict from, int safe, const Weights *w,
-                                unsigned char *restrict to)
+/* A row [n, 3] of bytes as [n, 4] of numbers; the fourth means nothing. Four pixels are spread by one shuffle, which reads
+ * one byte after them and three more: never beyond the row. */
+VECTOR_CLONES static void widen(const unsigned char *restrict from, int n, int32_t *restrict to)
 {
-    for (int i = 0; i < w->n; i++) {
-        const unsigned char *p = from + (size_t)w->first[i] * 3;
-        const int32_t *weight = w->values + (size_t)i * (size_t)w->room;
-        int count = w->count[i], whole = w->first[i] + count <= safe ? count : safe - w->first[i];
-        Sums sums = {1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1), 0};
-        for (int k = 0; k < whole; k++, p += 3) {
-            Pixel pixel;
-            memcpy(&pixel, p, sizeof pixel);
-            sums += __builtin_convertvector(pixel, Sums) * weight[k];
-        }
-        for (int k = whole < 0 ? 0 : whole; k < count; k++, p += 3)
-            sums += (Sums){p[0], p[1], p[2], 0} * weight[k];
+    typedef unsigned char Bytes16 __attribute__((vector_size(16)));
+    int i = 0;
+    for (; i + 6 <= n; i += 4) {
+        Bytes16 bytes;
+        unsigned char pixels[16];
+        memcpy(&bytes, from + 3 * i, sizeof bytes);
+        bytes = __builtin_shufflevector(bytes, bytes, 0, 1, 2, 3, 3, 4, 5, 6, 6, 7, 8, 9, 9, 10, 11, 12);
+        memcpy(pixels, &bytes, sizeof pixels);
+        for (int k = 0; k < 16; k++)
+            to[4 * i + k] = pixels[k];
+    }
+    for (; i < n; i++)
         for (int c = 0; c < 3; c++)
-            *to++ = clip(sums[c]);
+            to[4 * i + c] = from[3 * i + c];
+}
+
+/* One row [source width, 4] -> [n, 3] */
+VECTOR_CLONES static void row_3(const int32_t *restrict from, const Weights *w, unsigned char *restrict to)
+{
+    typedef int32_t Sums __attribute__((vector_size(16)));
+    for (int i = 0; i < w->n; i++) {
+        const int32_t *p = from + (size_t)w->first[i] * 4;
+        const int32_t *weight = w->values + (size_t)i * (size_t)w->room;
+        Sums sums = {1 << (PRECISION - 1), 1 << (PRECISION - 1), 1 << (PRECISION - 1), 0};
+        for (int k = 0; k < w->count[i]; k++, p += 4) {
+            Sums pixel;
+            memcpy(&pixel, p, sizeof pixel);
+            sums += pixel * weight[k];
+        }
+        sums >>= PRECISION; /* then 0 below and 255 above, without branches */
+        sums &= ~(sums >> 31);
+        sums |= (255 - sums) >> 31;
+        for (int c = 0; c < 3; c++)
+            to[3 * i + c] = (unsigned char)sums[c];
     }
 }
 
@@ -191,23 +207,22 @@ static Status both_passes(const Picture *from, const Side *across, const Side *d
     int first = copy_y ? (int)down->from + down->start : y->first[0];
     int last = copy_y ? first + down->n : y->first[y->n - 1] + y->count[y->n - 1];
     size_t row = (size_t)across->n * (size_t)channels, stride = (size_t)from->width * (size_t)channels;
-    unsigned char *middle = to->pixels;
-    int32_t *sums = NULL;
-    if (!copy_y) { /* behind the result, in memory that the next picture uses again */
-        size_t result = ((size_t)down->n * row + 63) / 64 * 64;
-        TRY(picture_reserve(to, result + row * sizeof *sums + (size_t)(last - first) * row, err));
-        sums = (int32_t *)(void *)(to->pixels + result);
-        middle = (unsigned char *)(sums + row);
-    }
+    /* Behind the result, in memory that the next picture uses again: a row of numbers, a row of sums, all rows between. */
+    size_t result_bytes = ((size_t)down->n * row + 63) / 64 * 64, wide_row = (size_t)from->width * 4;
+    TRY(picture_reserve(to, result_bytes + (wide_row + row) * sizeof(int32_t) + (size_t)(last - first) * row, err));
+    int32_t *wide = (int32_t *)(void *)(to->pixels + result_bytes), *sums = wide + wide_row;
+    unsigned char *middle = copy_y ? to->pixels : (unsigned char *)(sums + row);
     for (int r = first; r < last; r++) {
         const unsigned char *source = from->pixels + (size_t)r * stride;
         unsigned char *result = middle + (size_t)(r - first) * row;
-        if (copy_x)
+        if (copy_x) {
             copy_row(source, across, channels, result);
-        else if (channels == 3)
-            row_3(source, from->width - (r == from->height - 1), x, result);
-        else
+        } else if (channels == 3) {
+            widen(source, from->width, wide);
+            row_3(wide, x, result);
+        } else {
             row_1(source, x, result);
+        }
     }
     if (!copy_y)
         columns(middle, first, row, y, sums, to->pixels);
