@@ -67,6 +67,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "bench_data: %s\n", err.message);
         return (int)status;
     }
-    printf("%.3f %zu %.6f\n", now_ms() - begin, samples, sum / ((double)samples * NUMBERS));
+    printf("%.3f %zu %.6f\n", now_ms() - begin, samples, sum / ((double)samples * (double)NUMBERS));
     return 0;
 }

@@ -23,7 +23,7 @@ static size_t type_bytes(const Value *value)
 
 static double node_cost(const Node *node)
 {
-    double by_flops = node_flops(node) / BALANCE, by_bytes = node_bytes(node);
+    double by_flops = node_flops(node) / (double)BALANCE, by_bytes = node_bytes(node);
     return by_flops > by_bytes ? by_flops : by_bytes;
 }
 

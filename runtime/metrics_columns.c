@@ -90,8 +90,8 @@ static void add_up(const ColumnMetrics *columns, size_t width, ColumnMetrics *me
         mean->mae += m->mae / (double)width;
         mean->auc += isfinite(m->auc) ? m->auc : 0;
         mean->r2 += isfinite(m->r2) ? m->r2 : 0;
-        known += isfinite(m->auc);
-        spread += isfinite(m->r2);
+        known += isfinite(m->auc) ? 1 : 0;
+        spread += isfinite(m->r2) ? 1 : 0;
         if (m->positives == 0)
             continue;
         present++;

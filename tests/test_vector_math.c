@@ -14,7 +14,7 @@ static double worst(float (*mine)(float), double (*truth)(double), double low, d
     enum { POINTS = 400000 };
     double most = 0;
     for (int i = 0; i <= POINTS; i++) {
-        float x = (float)(low + (high - low) * i / POINTS);
+        float x = (float)(low + (high - low) * i / (double)POINTS);
         double want = truth((double)x), error = fabs((double)mine(x) - want) / fmax(fabs(want), floor);
         if (!(error <= most))
             most = error;

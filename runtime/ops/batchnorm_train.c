@@ -65,7 +65,7 @@ VECTOR_INLINE float through(BatchNormActivation kind, float dy, float z, float l
     case BATCHNORM_RELU:
         return z > 0 ? dy : 0;
     case BATCHNORM_CLIP:
-        return (z > low) & (z < high) ? dy : 0;
+        return ((z > low) & (z < high)) ? dy : 0;
     case BATCHNORM_SWISH: {
         float s = sigmoid(z);
         return dy * (s + z * s * (1.0F - s));
