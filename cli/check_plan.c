@@ -164,15 +164,23 @@ static bool builds_for(const Check *check, int64_t batch, Error *err)
     return status == STATUS_OK;
 }
 
-/* A batch that the exporter baked in shows when the file's own fits and another does not. */
+/* A batch that the exporter baked in; what follows looks at the graph as a run would have it. */
 static void look_at_batch(Check *check)
 {
-    Error own = {STATUS_OK, ""}, other = {STATUS_OK, ""};
-    if (builds_for(check, check->batch, &other))
+    BatchReport report;
+    Error own = {STATUS_OK, ""}, found = {STATUS_OK, ""};
+    if (builds_for(check, check->batch, &own))
         return;
-    if (builds_for(check, 1, &own))
+    Status status = pass_batch(check->document, &report, &found);
+    if (status == STATUS_OK && report.rewritten > 0)
+        check_add(check, CODE_BAKED_BATCH, NULL,
+                  "a batch of %lld is baked into %zu nodes, first %s: rewritten where another is run",
+                  (long long)report.baked, report.rewritten, report.first);
+    else if (status == STATUS_REJECTED)
+        check_add(check, CODE_BAKED_BATCH, NULL, "%s", found.message);
+    else if (builds_for(check, 1, NULL))
         check_add(check, CODE_BAKED_BATCH, NULL, "only a batch of 1 fits: %s; export again with a dynamic batch",
-                  other.message);
+                  own.message);
 }
 
 static bool look_at_inference(Check *check)
@@ -180,6 +188,7 @@ static bool look_at_inference(Check *check)
     Model *working = NULL;
     Error err = {STATUS_OK, ""};
     size_t before = check_level_count(check, LEVEL_ERROR);
+    look_at_batch(check);
     if (build(check, 0, (WorkingOptions){0}, &working, &err) != STATUS_OK) {
         look_at_graph(check, check->document->graph);
         if (check_level_count(check, LEVEL_ERROR) == before)
@@ -191,7 +200,6 @@ static bool look_at_inference(Check *check)
     model_free(working);
     if (check_level_count(check, LEVEL_ERROR) > before)
         return false;
-    look_at_batch(check);
     return check_level_count(check, LEVEL_ERROR) == before;
 }
 

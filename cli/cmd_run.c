@@ -212,6 +212,18 @@ static Status run_on_arrays(const Fields *fields, Model *model, const Npz *npz, 
     return status;
 }
 
+/* The arrays have another first dim than the file says, or it says none. */
+static bool other_batch(const Model *model, const Npz *npz)
+{
+    for (size_t i = 0; i < model->graph->input_count; i++) {
+        const Type *type = &model->graph->inputs[i]->type;
+        const Array *array = npz->count > 0 ? npz_find(npz, model->graph->inputs[i]->name) : NULL;
+        if (array != NULL && array->rank > 0 && type->rank > 0 && type->dims[0] != array->dims[0])
+            return true;
+    }
+    return false;
+}
+
 static Status run_model(const Fields *fields, const char *path, Error *err)
 {
     if (fields->output != NULL &&
@@ -225,6 +237,8 @@ static Status run_model(const Fields *fields, const char *path, Error *err)
     TRY_DONE(model_import(path, &builtin_ops, &model, err));
     if (fields->input != NULL)
         TRY_DONE(npz_open(&npz, fields->input, err));
+    if (other_batch(model, &npz))
+        TRY_DONE(document_free_batch(model, err));
     status = run_on_arrays(fields, model, &npz, &arena, err);
 done:
     model_free(model);

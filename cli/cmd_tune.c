@@ -233,6 +233,25 @@ static void end_run(const Tune *tune, int argc, char **argv, Status status)
     str_release(&path);
 }
 
+/* A batch that is baked in and cannot be rewritten is no harm when the run has the same. */
+static Status free_batch(Tune *tune, Error *err)
+{
+    const char *path = tune->args->items[0];
+    Error own = {STATUS_OK, ""};
+    int64_t batch = tune->fields->batch > 0 ? (int64_t)tune->fields->batch : -1;
+    Status status = document_free_batch(tune->document, &own);
+    if (status == STATUS_OK)
+        return STATUS_OK;
+    model_free(tune->document);
+    tune->document = NULL;
+    TRY(document_open(path, &tune->document, err));
+    const Graph *graph = tune->document->graph;
+    if (status == STATUS_REJECTED && graph->input_count > 0 && graph->inputs[0]->type.rank > 0 &&
+        graph->inputs[0]->type.dims[0] == batch)
+        return STATUS_OK;
+    return fail(err, status, "%s: %s", path, own.message);
+}
+
 static Status run(Tune *tune, int argc, char **argv, Error *err)
 {
     const TuneFields *fields = tune->fields;
@@ -242,6 +261,7 @@ static Status run(Tune *tune, int argc, char **argv, Error *err)
     TRY(document_open(tune->args->items[0], &tune->document, err));
     TRY(document_check_output(tune->document, fields->output, err));
     bool writes = comm_rank(tune->comm) == 0;
+    TRY(free_batch(tune, err));
     AtomicFile probe; /* a folder that cannot be written is better known before the training */
     if (writes) {
         TRY(atomic_open(&probe, fields->output, err));

@@ -72,6 +72,24 @@ void document_remove(const char *output)
     str_release(&side);
 }
 
+Status document_free_batch(Model *document, Error *err)
+{
+    BatchReport report;
+    bool same = true;
+    TRY(pass_batch(document, &report, err));
+    if (report.rewritten == 0)
+        return STATUS_OK;
+    TRY(samples_independent(document, report.baked, &same, err));
+    if (!same)
+        return fail(err, STATUS_REJECTED,
+                    "%s: only a batch of %lld fits, and it does not show where the batch lies; export again with a "
+                    "dynamic batch (dynamic_axes or dynamic_shapes)",
+                    report.first, (long long)report.baked);
+    say_note("the exporter baked a batch of %lld into %zu nodes (first %s): rewritten, so that any batch fits",
+             (long long)report.baked, report.rewritten, report.first);
+    return STATUS_OK;
+}
+
 void document_infer(Model *document)
 {
     Error err = {STATUS_OK, ""};

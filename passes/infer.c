@@ -195,24 +195,32 @@ static bool known_already(const Node *node)
     return known;
 }
 
-Status pass_infer_known(Graph *graph, Error *err)
+void infer_constants(Graph *graph)
 {
     for (size_t i = 0; i < graph->initializer_count; i++)
         type_of_constant(graph->initializers[i]);
+}
+
+Status infer_node(Node *node, Node **next, Error *err)
+{
+    if (known_already(node))
+        return STATUS_OK;
+    if (is_settled(node))
+        return node_expand(node, next, err);
+    if (node->op == NULL) {
+        forget_outputs(node);
+        return STATUS_OK;
+    }
+    TRY(node_infer(node, err));
+    return node_fold(node, err);
+}
+
+Status pass_infer_known(Graph *graph, Error *err)
+{
+    infer_constants(graph);
     for (Node *node = graph->first, *next; node != NULL; node = next) {
         next = node->next;
-        if (known_already(node))
-            continue;
-        if (is_settled(node)) {
-            TRY(node_expand(node, &next, err));
-            continue;
-        }
-        if (node->op == NULL) {
-            forget_outputs(node);
-            continue;
-        }
-        TRY(node_infer(node, err));
-        TRY(node_fold(node, err));
+        TRY(infer_node(node, &next, err));
     }
     return STATUS_OK;
 }

@@ -44,6 +44,10 @@ typedef struct Binding {
 Status pass_infer(Graph *graph, const Binding *bindings, size_t count, Error *err);
 /* A graph whose inputs already have concrete types. */
 Status pass_infer_known(Graph *graph, Error *err);
+/* Its two steps: types of initializers, then node by node in order. *next, the node after it on entry, becomes the first node of the branch
+ * where an If was replaced by it. */
+void infer_constants(Graph *graph);
+Status infer_node(Node *node, Node **next, Error *err);
 /* The same for one node whose inputs are inferred: evaluates it when they are all constant. */
 Status node_fold(Node *node, Error *err);
 
@@ -54,6 +58,21 @@ Status shapes_symbolic(Model *document, const Node **baked, Error *err);
 /* Shapes for every input that is fed, at which nets of the usual kind work: known dims as they are, the rest guessed from their place.
  * `bindings` has room for every graph input; returns how many it wrote. */
 size_t shapes_example(Model *document, int64_t batch, Binding *bindings);
+
+/* ---- batch.c: a batch size that the exporter baked in ------------------------------------------------------ */
+
+typedef struct BatchReport {
+    int64_t baked;          /* the batch that the file was exported with; 0: none is baked in */
+    size_t rewritten;       /* nodes of the document that held it */
+    const char *first;      /* the first of them, for people */
+} BatchReport;
+
+/* does: infers the model at its own batch and at another; where the other fails, rewrites what holds the batch in the document:
+ * targets of Reshape, sizes of Resize, initial states and tokens that were expanded (hazard 23). needs: functions inlined. keeps: a model
+ * that takes any batch, to the byte; types of inputs and outputs; what it computes at its own batch. STATUS_REJECTED names the node that
+ * cannot be rewritten. Whether samples are still independent afterwards is for the caller to try (runtime/independent.c): at a batch
+ * of 1, shapes alone do not say where the batch lies. */
+Status pass_batch(Model *document, BatchReport *report, Error *err);
 
 /* ---- expand.c: composites -------------------------------------------------------------------------------- */
 

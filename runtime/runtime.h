@@ -148,6 +148,11 @@ typedef struct PlanBudget {
 Status plan_build_within(const PlanMaker *maker, ParamStore *store, const PlanOptions *options, size_t limit,
                          Model **working, Plan **plan, PlanBudget *budget, Error *err);
 
+/* ---- independent.c -------------------------------------------------------------------------------------------- */
+
+/* Runs the document on two batches of `baked` samples apart and on both together: *same, when the outputs agree. */
+Status samples_independent(Model *document, int64_t baked, bool *same, Error *err);
+
 /* ---- untrace.c ------------------------------------------------------------------------------------------------ */
 
 /* Takes back what tracing in training mode did to the document's running statistics; see untrace.c. `arrays` are the example inputs by name.

@@ -437,7 +437,7 @@ static void hazard_22_the_width_comes_from_the_weight_where_no_shape_is_told(voi
     model_free(model);
 }
 
-static void hazard_23_a_baked_batch_is_named(void **state)
+static void hazard_23_a_baked_batch_is_named_and_rewritten(void **state)
 {
     (void)state;
     Model *model = parse(OPSET(17) "g (float[N,197,768] x) => (y) <int64[3] s={197,12,64}> {"
@@ -447,6 +447,13 @@ static void hazard_23_a_baked_batch_is_named(void **state)
     assert_ok(shapes_symbolic(model, &baked, &err), &err);
     assert_non_null(baked);
     assert_string_equal(baked->name, "bad");
+    BatchReport report;
+    assert_ok(pass_batch(model, &report, &err), &err);
+    assert_int_equal(report.baked, 1);
+    assert_int_equal(report.rewritten, 1);
+    Model *working = inference(model, &batch2, 1);
+    assert_string_equal(type_text(&working->arena, &working->graph->outputs[0]->type), "float32[197,24,64]");
+    model_free(working);
     model_free(model);
 }
 
@@ -765,7 +772,7 @@ int main(void)
         cmocka_unit_test(hazard_20_functions_in_functions_are_inlined_before_the_head_is_sought),
         cmocka_unit_test(hazard_21_cycles_and_doubled_outputs_are_refused),
         cmocka_unit_test(hazard_22_the_width_comes_from_the_weight_where_no_shape_is_told),
-        cmocka_unit_test(hazard_23_a_baked_batch_is_named),
+        cmocka_unit_test(hazard_23_a_baked_batch_is_named_and_rewritten),
         cmocka_unit_test(hazard_24_shape_arithmetic_is_folded_and_carries_no_gradient),
         cmocka_unit_test(hazard_25_reshape_flatten_and_gather_in_all_their_spellings),
         cmocka_unit_test(hazard_26_the_new_outputs_type_has_the_classes_and_keeps_the_batch),
