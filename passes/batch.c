@@ -61,7 +61,8 @@ int batch_axis(const Value *base, const Value *other)
     return found;
 }
 
-/* Inference goes through, and samples come out where samples would: first, or in a dim of their own. */
+/* Inference goes through, and samples come out where samples would: first, or in a dim of their own, as far as
+ * shapes are known. */
 static bool fits_at(const Rebatch *r, int64_t batch, const Model *base, Error *err)
 {
     Model *copy = NULL;
@@ -72,7 +73,7 @@ static bool fits_at(const Rebatch *r, int64_t batch, const Model *base, Error *e
     for (size_t i = 0; status == STATUS_OK && base != NULL && i < copy->graph->output_count; i++) {
         const Value *output = base->graph->outputs[i];
         int axis = batch_axis(output, copy->graph->outputs[i]);
-        moves = moves || axis == 0 || (axis > 0 && output->type.dims[axis] == r->from);
+        moves = moves || !type_known(&output->type) || axis == 0 || (axis > 0 && output->type.dims[axis] == r->from);
     }
     model_free(copy);
     return status == STATUS_OK && moves;

@@ -327,6 +327,8 @@ static Status run(Direct *d, ParityResult *result, Error *err)
     TRY(model_import(path, &builtin_ops, &d->document, err));
     TRY(read_optimizer(d, err));
     TRY(read_losses(d, err));
+    BatchReport report;
+    TRY(pass_batch(d->document, &report, err));
     TRY(params_find(d->document, false, &d->params, err));
     TRY(untrace(d, err));
     TRY(choose(d, err));
