@@ -29,6 +29,7 @@ static const Option options[] = {
     {OPTION("--engine", 0, CHOICE, engine, "NAME", "auto plans what can be planned and interprets the rest"),
      .choices = engine_names},
     {OPTION("--seed", 0, INT, seed, "N", "for nodes that draw random numbers")},
+    {OPTION("--threads", 0, INT, threads, "N", "threads of computation"), .positive = true},
     {OPTION("--suite", 0, TEXT, suite, "DIR", "run every case below DIR (ONNX backend test format) and compare")},
     {OPTION("--json", 0, FLAG, json, NULL, "print JSON; with --suite a line a case, then the counts")},
     {0}};
@@ -337,6 +338,7 @@ Status cmd_run(int argc, char **argv, Error *err)
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)
         return STATUS_OK;
+    runtime_set_threads((int)fields.threads);
     if ((args.count == 1) == (fields.suite != NULL))
         return fail(err, STATUS_USAGE, "run wants a MODEL or --suite DIR");
     return fields.suite != NULL ? run_suite(&fields, err) : run_model(&fields, args.items[0], err);

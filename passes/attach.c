@@ -81,10 +81,27 @@ static Value *new_parameter(Build *b, const char *name, bool bias, int rank, con
 
 /* ---- nodes --------------------------------------------------------------------------------------------- */
 
+static bool names_a_node(const Graph *graph, const char *name)
+{
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        if (strcmp(node->name, name) == 0)
+            return true;
+    return false;
+}
+
+/* ONNX Runtime loads no graph in which two nodes bear one name. */
+static const char *free_node_name(const Build *b, const char *op_type)
+{
+    const char *name = arena_printf(b->arena, "/%s/%s", b->stem, op_type);
+    for (int i = 1; names_a_node(b->graph, name); i++)
+        name = arena_printf(b->arena, "/%s/%s_%d", b->stem, op_type, i);
+    return name;
+}
+
 /* One node; its output is called `output_name` when it is the head's last, else after the node. */
 static Value *add(Build *b, const char *op_type, Value *const *inputs, int count, bool last)
 {
-    const char *name = arena_printf(b->arena, "/%s/%s", b->stem, op_type);
+    const char *name = free_node_name(b, op_type);
     Node *node = graph_add_node(b->graph, b->before, "", op_type, b->opset, name, inputs, count, 0);
     const char *output = last ? b->output_name : arena_printf(b->arena, "%s_output_0", name);
     return node_add_output(node, graph_unique_name(b->graph, output));

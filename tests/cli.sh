@@ -89,11 +89,11 @@ run 2 inspect net.onnx --jsn
 says err "regraft: inspect: unknown option '--jsn' (did you mean '--json'?)"
 run 2 inspect
 says err "regraft: inspect: MODEL... missing; usage: regraft inspect MODEL..."
-for verb in inspect heads cut attach freeze diff check ops; do
+for verb in inspect heads cut attach freeze tune eval predict features run diff check ops; do
     run 0 $verb --help
     says out "Examples:"
     tests=$((tests + 1))
-    [ "$(grep -c "^  regraft $verb" out)" -ge 1 ] || bad "help of $verb has no example"
+    [ "$(sed -n '/^Examples:/,/^$/p' out | grep -c "^  regraft ")" -ge 2 ] || bad "help of $verb has less than two examples"
     run 0 help $verb
 done
 tests=$((tests + 1))

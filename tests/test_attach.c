@@ -155,7 +155,7 @@ static void taken_names_get_a_number_and_features_can_stay(void **state)
         "a = Add(x, \"head.bias\") h = Add(a, logits)"
         "[\"/head_2/Gemm\"] \"/head_2/Gemm_output_0\" = Gemm<transB=1>(h, \"head_2.0.weight\", \"head_2.0.bias\")"
         "[\"/head_2/Relu\"] \"/head_2/Relu_output_0\" = Relu(\"/head_2/Gemm_output_0\")"
-        "[\"/head_2/Gemm\"] logits_1 = Gemm<transB=1>(\"/head_2/Relu_output_0\", \"head_2.2.weight\", "
+        "[\"/head_2/Gemm_1\"] logits_1 = Gemm<transB=1>(\"/head_2/Relu_output_0\", \"head_2.2.weight\", "
         "\"head_2.2.bias\") }");
 }
 
