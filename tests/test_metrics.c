@@ -119,6 +119,18 @@ static void sha256_gives_the_published_digests(void **state)
     const char *two_blocks = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
     sha256_hex(two_blocks, 56, hex);
     assert_string_equal(hex, "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+    enum { MANY = 1000000 };
+    char *text = malloc(MANY), plain[65];
+    memset(text, 'a', MANY);
+    sha256_hex(text, MANY, hex);
+    assert_string_equal(hex, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+    for (size_t i = 0; i < 200; i++) { /* both ways, at every length of the tail */
+        text[i] = (char)(i * 37);
+        sha256_hex(text, i, hex);
+        sha256_hex_plain(text, i, plain);
+        assert_string_equal(hex, plain);
+    }
+    free(text);
 }
 
 int main(void)
