@@ -1,12 +1,9 @@
 /* runtime/optim.c and schedule.c against numbers recorded from torch.optim (PyTorch 2.13): three updates of w = [1, -2,
  * 0.5] with gradients [0.5, -1, 2] * update number, printed with 8 digits. The script is in the comment above the
  * table. */
-#include "tests/test.h"
+#include "tests/graph_test.h"
 
-#include <math.h>
-#include <string.h>
-
-#include "runtime/runtime.h"
+#include "tests/torch_vectors.h"
 
 /* for name, o in cases: p = torch.nn.Parameter(torch.tensor([1, -2, .5])); opt = o([p])
  *     for t in 1, 2, 3: p.grad = torch.tensor([.5, -1, 2]) * t; opt.step()        ->  p.data */
@@ -64,6 +61,84 @@ static void each_rule_gives_the_numbers_of_torch(void **state)
                 fail_msg("%s: w[%d] is %.8f, torch has %.8f", cases[c].name, i, (double)store->data[i],
                          (double)cases[c].after[i]);
         params_free(store);
+    }
+}
+
+/* w after three clipped updates with momentum 0.9. */
+static void check_clipped(OptimizerSpec spec, const double *wanted)
+{
+    Error err = {0};
+    Tensor origin = {.name = "w", .dtype = DTYPE_F32, .rank = 1, .dims = (int64_t[]){3}, .bytes = 12};
+    origin.data = (const float[]){1, -2, 0.5f};
+    ParamInfo info = {.name = "w", .origin = &origin, .trainable = true, .tied_to = -1};
+    ParamStore *store = NULL;
+    assert_ok(params_new(&(ParamList){.items = &info, .count = 1}, &store, &err), &err);
+    for (int t = 1; t <= 3; t++) {
+        const float g[] = {0.5f * (float)t, -1.0f * (float)t, 2.0f * (float)t};
+        double norm;
+        memcpy(store->gradient, g, sizeof g);
+        assert_ok(optimizer_step(&spec, store, (uint64_t)t, spec.lr, &norm, &err), &err);
+    }
+    for (int i = 0; i < 3; i++)
+        if (fabs((double)store->data[i] - wanted[i]) > 2e-6)
+            fail_msg("w[%d] is %.8f, torch has %.8f", i, (double)store->data[i], wanted[i]);
+    params_free(store);
+}
+
+static void clipping_gives_the_numbers_of_torch(void **state)
+{
+    (void)state;
+    OptimizerSpec spec = {.kind = OPTIMIZER_SGD, .lr = 0.1, .momentum = 0.9, .clip_norm = 1};
+    check_clipped(spec, torch_clip_norm);
+    spec.clip_norm = 0;
+    spec.clip_value = 0.75;
+    check_clipped(spec, torch_clip_value);
+}
+
+static void schedules_give_the_rates_of_torch(void **state)
+{
+    (void)state;
+    const struct {
+        ScheduleSpec spec;
+        const double *rates;
+    } all[] = {{{.kind = SCHEDULE_COSINE, .total = 12}, torch_cosine},
+               {{.kind = SCHEDULE_LINEAR, .total = 12}, torch_linear},
+               {{.kind = SCHEDULE_STEP, .every = 3, .factor = 0.1}, torch_step}};
+    for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
+        for (uint64_t step = 1; step <= 12; step++)
+            if (fabs(schedule_at(&all[k].spec, step) - all[k].rates[step - 1]) > 1e-7)
+                fail_msg("schedule %zu, update %d: %.9f, torch has %.9f", k, (int)step,
+                         schedule_at(&all[k].spec, step), all[k].rates[step - 1]);
+}
+
+/* Plain, with class weights, with label smoothing, with both. */
+static void cross_entropy_gives_the_numbers_of_torch(void **state)
+{
+    (void)state;
+    static const char *const nodes[] = {"y = ai.regraft.SoftmaxCrossEntropyLoss(x, t)",
+                                        "y = ai.regraft.SoftmaxCrossEntropyLoss(x, t, w)",
+                                        "y = ai.regraft.SoftmaxCrossEntropyLoss<label_smoothing=0.1>(x, t)",
+                                        "y = ai.regraft.SoftmaxCrossEntropyLoss<label_smoothing=0.1>(x, t, w)"};
+    float x[12];
+    int64_t t[4] = {2, 0, 1, 2};
+    for (int i = 0; i < 12; i++)
+        x[i] = (float)torch_logits[i];
+    Array scores = {.dtype = DTYPE_F32, .rank = 2, .dims = {4, 3}, .count = 12, .data = x};
+    Array labels = {.dtype = DTYPE_I64, .rank = 1, .dims = {4}, .count = 4, .data = t};
+    for (int k = 0; k < 4; k++) {
+        Str text;
+        Arena arena;
+        str_init(&text);
+        arena_init(&arena);
+        str_printf(&text, NEWEST "g (float[4,3] x, int64[4] t) => (float y) <float[3] w = {0.5, 1.0, 2.5}> { %s }",
+                   nodes[k]);
+        Model *model = parse_inferred(text.text);
+        Array **out = run_graph(model->graph, (const Array *[]){&scores, &labels}, &arena);
+        if (fabs(array_f64_at(out[0], 0) - torch_cross_entropy[k]) > 1e-6)
+            fail_msg("%s: %.8f, torch has %.8f", nodes[k], array_f64_at(out[0], 0), torch_cross_entropy[k]);
+        model_free(model);
+        arena_release(&arena);
+        str_release(&text);
     }
 }
 
@@ -146,6 +221,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_rule_gives_the_numbers_of_torch),
+        cmocka_unit_test(clipping_gives_the_numbers_of_torch),
+        cmocka_unit_test(schedules_give_the_rates_of_torch),
+        cmocka_unit_test(cross_entropy_gives_the_numbers_of_torch),
         cmocka_unit_test(a_gradient_that_is_not_finite_stops_and_changes_nothing),
         cmocka_unit_test(a_frozen_neighbour_does_not_hide_a_trainable_parameter),
         cmocka_unit_test(parameters_listed_after_a_tied_one_are_updated),
