@@ -43,6 +43,23 @@ LANES_INLINE void add_up(Floats sum, double *total)
 
 /* ---- activations: as in batchnorm_train.c ---------------------------------------------------------------------- */
 
+/* 1 / (1 + e^-z), with the steps of vector_exp_inner. */
+LANES_INLINE Floats sigmoid(Floats z)
+{
+    const Floats zero = {0}, most = zero + 87.0F;
+    const Floats x = choose(z > most, -most, choose(z < -most, most, -z));
+    const Floats shifted = x * 1.44269504F + 12582912.0F, n = shifted - 12582912.0F;
+    const Floats r = x - n * 0.693359375F + n * 2.12194440e-4F;
+    Floats p = zero + 1.9875691500e-4F;
+    p = p * r + 1.3981999507e-3F;
+    p = p * r + 8.3334519073e-3F;
+    p = p * r + 4.1665795894e-2F;
+    p = p * r + 1.6666665459e-1F;
+    p = p * r + 5.0000001201e-1F;
+    p = p * r * r + r + 1.0F;
+    return 1.0F / (1.0F + (Floats)((Words)p + (((Words)shifted - 0x4B400000U) << 23)));
+}
+
 LANES_INLINE Floats activate(BatchNormActivation kind, Floats z, Floats low, Floats high)
 {
     const Floats zero = {0};
@@ -54,6 +71,8 @@ LANES_INLINE Floats activate(BatchNormActivation kind, Floats z, Floats low, Flo
         const Floats one = zero + 1.0F, ramp = z * (1.0F / 6.0F) + 0.5F;
         return z * choose(ramp < zero, zero, choose(ramp > one, one, ramp));
     }
+    if (kind == BATCHNORM_SWISH)
+        return z * sigmoid(z);
     return z;
 }
 
@@ -67,6 +86,10 @@ LANES_INLINE Floats through(BatchNormActivation kind, Floats dy, Floats z, Float
     if (kind == BATCHNORM_HARD_SWISH) {
         const Floats three = zero + 3.0F;
         return choose(z <= -three, zero, choose(z < three, dy * (z * (1.0F / 3.0F) + 0.5F), dy));
+    }
+    if (kind == BATCHNORM_SWISH) {
+        const Floats s = sigmoid(z);
+        return dy * (s + z * s * (1.0F - s));
     }
     return dy;
 }
@@ -118,6 +141,8 @@ LANES_INLINE void sums(BatchNormActivation kind, const LaneRows *rows, double *f
         for (int64_t r = begin; r < end; r++) {
             const Floats d = load(rows->x + r * rows->step) - mean;
             const Floats dz = through(kind, load(rows->dy + r * rows->step), k * d + bias, low, high);
+            if (kind == BATCHNORM_SWISH)
+                store(rows->y + r * rows->step, dz);
             one += dz;
             two += dz * d;
         }
@@ -150,6 +175,8 @@ LANES_INLINE void spread(BatchNormActivation kind, const LaneRows *rows)
         body(BATCHNORM_HARD_SWISH, __VA_ARGS__);                                                                       \
         break;                                                                                                         \
     case BATCHNORM_SWISH:                                                                                              \
+        body(BATCHNORM_SWISH, __VA_ARGS__);                                                                            \
+        break;                                                                                                         \
     case BATCHNORM_LINEAR:                                                                                             \
         body(BATCHNORM_LINEAR, __VA_ARGS__);                                                                           \
         break;                                                                                                         \
@@ -160,21 +187,27 @@ BF16_TARGET void batchnorm_lanes_apply(BatchNormActivation activation, const Lan
 BF16_TARGET void batchnorm_lanes_sums(BatchNormActivation activation, const LaneRows *rows, double *first,
                                       double *second){WITH_KIND(sums, rows, first, second)}
 
+/* Where the activation's slope is dear, the sums left dz in the place of dx. */
 BF16_TARGET void batchnorm_lanes_spread(BatchNormActivation activation, const LaneRows *rows)
 {
+    LaneRows kept = *rows;
+    if (activation == BATCHNORM_SWISH) {
+        kept.dy = rows->y;
+        spread(BATCHNORM_LINEAR, &kept);
+        return;
+    }
     WITH_KIND(spread, rows)
 }
 
-bool batchnorm_lanes_fit(BatchNormActivation activation)
+bool batchnorm_lanes_fit(void)
 {
-    return activation != BATCHNORM_SWISH && bf16_instructions();
+    return bf16_instructions();
 }
 
 #else
 
-bool batchnorm_lanes_fit(BatchNormActivation activation)
+bool batchnorm_lanes_fit(void)
 {
-    (void)activation;
     return false;
 }
 

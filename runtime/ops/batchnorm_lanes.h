@@ -15,8 +15,8 @@ typedef struct LaneRows {
     float low, high;
 } LaneRows;
 
-/* False: take the other loops (another activation, a processor without bf16 arithmetic). */
-bool batchnorm_lanes_fit(BatchNormActivation activation);
+/* False: take the other loops, this processor has no bf16 arithmetic. */
+bool batchnorm_lanes_fit(void);
 
 void batchnorm_lanes_moments(const LaneRows *rows, double *first, double *second);
 void batchnorm_lanes_apply(BatchNormActivation activation, const LaneRows *rows);

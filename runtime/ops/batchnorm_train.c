@@ -160,7 +160,7 @@ VECTOR_INLINE void store_sums(const Job *job, const Unit *unit, const double *fi
 /* Sixteen channels in bf16 have loops of their own. */
 static bool in_lanes(const Job *job, const Unit *unit)
 {
-    return unit->whole && job->loop->view->narrow && batchnorm_lanes_fit(job->loop->activation);
+    return unit->whole && job->loop->view->narrow && batchnorm_lanes_fit();
 }
 
 static LaneRows lane_rows(const BatchNormLoop *loop, const Unit *unit, const Lanes *l)
