@@ -76,7 +76,8 @@ static Status choose_part(Apply *apply, Error *err)
                 apply->fields->part);
 }
 
-static Status settle_dtypes(Apply *apply, Error *err)
+/* Before the loader is made, which asks for the size of a row. */
+static Status settle_dtypes(Apply *apply, bool unlabelled, Error *err)
 {
     const Value *input;
     for (int i = 0; i < dataset_input_count(apply->set); i++) {
@@ -88,6 +89,9 @@ static Status settle_dtypes(Apply *apply, Error *err)
         if (dataset_input(apply->set, i)->kind == FIELD_ARRAY && dtype != DTYPE_UNDEFINED)
             TRY(dataset_set_dtype(apply->set, false, i, dtype, err));
     }
+    for (int i = 0; !unlabelled && i < dataset_target_count(apply->set); i++)
+        if (!dataset_target(apply->set, i)->is_class)
+            TRY(dataset_set_dtype(apply->set, true, i, DTYPE_F32, err));
     return STATUS_OK;
 }
 
@@ -153,7 +157,7 @@ Status apply_open_data(Apply *apply, bool unlabelled, Error *err)
 {
     TRY(open_parts(apply, unlabelled, err));
     TRY(choose_part(apply, err));
-    TRY(settle_dtypes(apply, err));
+    TRY(settle_dtypes(apply, unlabelled, err));
     TRY(decide_picture(apply, err));
     LoaderOptions options = {.keep_order = true, .skip_broken = apply->fields->skip_broken, .on_broken = on_broken};
     TRY(dataset_source_init(&apply->source, apply->set, &apply->picture, &options, err));

@@ -333,9 +333,6 @@ static Status evaluate(Apply *apply, Context *c, Error *err)
     if (c->outputs == 0 || (size_t)c->outputs > apply->document->graph->output_count || c->outputs > SOURCE_MAX)
         return fail(err, STATUS_REJECTED, "the data has %d targets, the model %zu outputs", c->outputs,
                     apply->document->graph->output_count);
-    for (int k = 0; k < c->outputs; k++)
-        if (!is_class(apply, k))
-            TRY(dataset_set_dtype(apply->set, true, k, DTYPE_F32, err));
     TRY(apply_run(apply, keep_batch, c, err));
     if (c->count == 0)
         return fail(err, STATUS_REJECTED, "%s: no sample could be read", apply->fields->data);

@@ -6,6 +6,7 @@
 pictures:  one file a feature (grey, CMYK, EXIF orientation, 16 bits, alpha, palette, interlaced) and pictures.npz with the
            pixels expected (JPEG as Pillow decodes it; PNG by arithmetic where Pillow and we differ: alpha over white)
 resize:    resize.npz: one source, and Pillow's resize of it at several sizes, filters and boxes; the names say which
+labels:    labels.npz: two labels a picture, in bytes
 arrays:    arrays.npz, *.npy: types, byte orders, Fortran order, header versions
 """
 import gzip, io, os, struct
@@ -89,4 +90,11 @@ def idx():
     write("idx/t10k-images-idx3-ubyte", pixels[:6], 8, False); write("idx/t10k-labels-idx1-ubyte", labels[:6], 8, False)
 
 
-pictures(); resize(); arrays(); idx()
+def labels():  # several of bytes a picture, as ChestMNIST has them: bright on the left, bright above
+    g = np.random.default_rng(4)
+    pixels = g.integers(0, 120, (32, 8, 8), dtype=np.uint8); y = (np.arange(64).reshape(32, 2) >> np.array([1, 2]) & 1).astype(np.uint8)
+    pixels[:, :, :4] += 100 * y[:, 0, None, None]; pixels[:, :4, :] += 35 * y[:, 1, None, None]
+    np.savez_compressed(path("labels.npz"), train_images=pixels[:24], train_labels=y[:24], test_images=pixels[24:], test_labels=y[24:])
+
+
+pictures(); resize(); arrays(); idx(); labels()

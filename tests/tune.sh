@@ -99,6 +99,9 @@ expect 0 "predict on labels" "$regraft" predict labels.onnx --data good/val/a --
 holds "an object a line, every label" grep -q '^{"schema": "regraft.predict/1", .*"grey".*}$' out
 sed 's/grey,turned/turned,grey/' labels.csv >swapped.csv
 expect 3 "columns in another order" "$regraft" eval labels.onnx --data swapped.csv
+expect 0 "several labels of bytes" "$regraft" tune "$model" --data "$tests"/data/labels.npz -o bytes.onnx --epochs 1 --held-out 0.25
+expect 0 "eval on labels of bytes" "$regraft" eval bytes.onnx --data "$tests"/data/labels.npz --json
+holds "they are labels, all of them" grep -q '"kind": "labels", "samples": 8, .*"name": "1"' out
 sed 's/,1$/,0.5/' labels.csv >numbers.csv
 expect 0 "numbers of a picture" "$regraft" tune "$model" --data numbers.csv -o numbers.onnx --run numbers.run --epochs 1
 holds "numbers are measured" grep -q '"name": "turned", "rmse"' numbers.run/tune_val.json
