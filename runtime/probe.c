@@ -232,19 +232,22 @@ static size_t count_right(const float *logits, const int64_t *labels, size_t n, 
     return right;
 }
 
-/* Samples in an order in which every k-th belongs to one fold and classes are spread evenly over folds. */
-static void stratified_order(const int64_t *labels, size_t n, size_t classes, uint64_t seed, size_t *order)
+/* Samples in an order in which every k-th belongs to one fold and classes are spread evenly over folds. `starts`: zeros
+ * for each class and one more. */
+static void stratified_order(const int64_t *labels, size_t n, size_t classes, uint64_t seed, size_t *starts,
+                             size_t *order)
 {
     size_t *shuffled = order + n;
     for (size_t i = 0; i < n; i++)
         shuffled[i] = i;
     Rng rng = rng_at(seed, 0xf01d);
     rng_shuffle(&rng, shuffled, n);
-    size_t at = 0;
+    for (size_t i = 0; i < n; i++)
+        starts[labels[i] + 1]++;
     for (size_t c = 0; c < classes; c++)
-        for (size_t i = 0; i < n; i++)
-            if ((size_t)labels[shuffled[i]] == c)
-                order[at++] = shuffled[i];
+        starts[c + 1] += starts[c];
+    for (size_t i = 0; i < n; i++)
+        order[starts[labels[shuffled[i]]]++] = shuffled[i];
 }
 
 typedef struct Folds {
@@ -304,7 +307,7 @@ static Status choose_penalty(const Problem *all, uint64_t seed, Lbfgs *l, Probe 
     Status status = STATUS_OK;
     size_t n = all->n < FOLD_SAMPLES ? all->n : FOLD_SAMPLES;
     Folds f = {.train = *all, .held = *all};
-    size_t *order = calloc(2 * all->n + 1, sizeof *order);
+    size_t *order = calloc(2 * all->n + all->classes + 2, sizeof *order);
     float *rows = NULL;
     int64_t *labels = calloc(2 * n + 1, sizeof *labels);
     if (order == NULL || labels == NULL)
@@ -312,7 +315,7 @@ static Status choose_penalty(const Problem *all, uint64_t seed, Lbfgs *l, Probe 
     if (status == STATUS_OK)
         status = block_alloc((void **)&rows, 2 * n * (all->width + all->classes) * sizeof *rows, "folds", err);
     if (status == STATUS_OK) {
-        stratified_order(all->labels, all->n, all->classes, seed, order);
+        stratified_order(all->labels, all->n, all->classes, seed, order + 2 * all->n, order);
         if (n < all->n) { /* spread the sample over the classes as they are */
             for (size_t i = 0; i < n; i++)
                 order[i] = order[i * all->n / n];

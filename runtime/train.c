@@ -437,10 +437,17 @@ static void average_gradient(ParamStore *store, size_t parts)
         store->gradient[i] *= scale;
 }
 
+/* An update of several runs is summed over processes when all of them are done. With a limit on memory each process may run its
+ * batch in another number of parts. */
+static bool sums_late(const Trainer *trainer)
+{
+    return trainer->options.accumulate > 1 || trainer->options.memory > 0;
+}
+
 static Status update(Trainer *trainer, size_t parts, double *norm, double *lr, Error *err)
 {
     TrainOptions *o = &trainer->options;
-    if (trainer->distribution != NULL && o->accumulate > 1)
+    if (trainer->distribution != NULL && sums_late(trainer))
         TRY(distribution_reduce(trainer->distribution, err));
     average_gradient(trainer->store, o->sum_parts ? 1 : parts);
     uint64_t step = trainer->position.step + 1;
@@ -495,7 +502,7 @@ static Status run_part(Trainer *trainer, PlanEntry *entry, const Share *share, s
     if (trainer->distribution == NULL) /* masks of its own for each part */
         return plan_run(entry->plan, part == 0 ? seed : rng_mix(seed, part), step, part > 0, err);
     return distribution_run(trainer->distribution, entry == NULL ? NULL : entry->plan, seed, step, share->weight,
-                            trainer->options.accumulate == 1, err);
+                            !sums_late(trainer), err);
 }
 
 typedef struct Sums { /* over the rows of a batch that are here */
