@@ -118,6 +118,8 @@ void part_release(PartSource *source);
 /* ---- tune_data.c: data sets, and what the losses read of them */
 Status tune_open_data(Tune *tune, const char *path, DataParts *parts, Error *err);
 Status tune_settle_dtypes(Tune *tune, const DataParts *parts, const LossSpec *losses, size_t count, Error *err);
+/* The output that target `i` of several is meant for: the i-th of floats. */
+size_t tune_float_output(const Graph *graph, size_t i);
 /* Loss `i` of `count`, on output `output`, for this target: as --loss and --loss-weight say, else as target and output suggest. */
 Status tune_choose_loss(Tune *tune, const Field *target, size_t i, size_t count, size_t output, Error *err);
 Status tune_find_lengths(Tune *tune, const DataParts *parts, const LossSpec *losses, size_t count, Lengths lengths[3], Error *err);

@@ -124,6 +124,18 @@ static Status parse_weight(const TextList *list, size_t i, double *weight, Error
     return STATUS_OK;
 }
 
+/* The output that target `i` of several is meant for: those that are no floats (labels beside scores) have no loss. */
+size_t tune_float_output(const Graph *graph, size_t i)
+{
+    for (size_t k = 0; k < graph->output_count; k++) {
+        const Type *type = &graph->outputs[k]->type;
+        bool other = type->kind != TYPE_TENSOR || (type->dtype != DTYPE_UNDEFINED && !dtype_is_float(type->dtype));
+        if (!other && i-- == 0)
+            return k;
+    }
+    return graph->output_count;
+}
+
 Status tune_choose_loss(Tune *tune, const Field *target, size_t i, size_t count, size_t output, Error *err)
 {
     const TextList *given = &tune->fields->losses, *weights = &tune->fields->loss_weights;

@@ -1,5 +1,5 @@
-/* How good a way of training is on one part of the data: classes, several labels, or numbers; for the closing table and for
- * the run folder. */
+/* How good a way of training is on one part of the data: classes, several labels, or numbers; for the closing table and
+ * for the run folder. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +101,8 @@ static Status measure_classes(Tune *tune, const Dataset *set, const float *logit
     Status status = metrics_classes(logits, labels, dataset_count(set), tune->outputs, &m, err);
     if (status == STATUS_OK) {
         Json json;
-        *scores = (Scores){.loss = m.loss, .accuracy = m.accuracy, .auc = m.auc, .f1 = m.macro_f1, .r2 = NAN, .rmse = NAN};
+        *scores =
+            (Scores){.loss = m.loss, .accuracy = m.accuracy, .auc = m.auc, .f1 = m.macro_f1, .r2 = NAN, .rmse = NAN};
         begin_report(&json, arm, part);
         put_classes(tune, &m, &json);
         status = keep_report(tune, &json, arm, part, err);

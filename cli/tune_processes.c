@@ -1,5 +1,5 @@
-/* tune on several processes: who started us, who writes, how many threads each has (docs/distributed.md). Only this file of
- * the tool reads what a launcher leaves in the environment. */
+/* tune on several processes: who started us, who writes, how many threads each has (docs/distributed.md). Only this
+ * file of the tool reads what a launcher leaves in the environment. */
 #include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -63,16 +63,16 @@ void processes_describe(Tune *tune)
     int ranks = comm_size(tune->comm);
     if (ranks <= 1)
         return;
-    progress_note(&tune->progress, "processes", "%d processes with %d threads each; every batch of %zu is shared", ranks,
-                  tune->threads, tune->batch);
+    progress_note(&tune->progress, "processes", "%d processes with %d threads each; every batch of %zu is shared",
+                  ranks, tune->threads, tune->batch);
     if (batchnorm_form(tune->document, &count) == BATCHNORM_TRAINING)
         progress_note(&tune->progress, "note",
                       "live BatchNorm normalises with each process's part of a batch; running statistics are averaged "
                       "after every epoch");
 }
 
-/* One process that fails ends all; what it has to say is said first. A launcher passes Ctrl-C to all: the one that writes ends
- * the others when it has written. */
+/* One process that fails ends all; what it has to say is said first. A launcher passes Ctrl-C to all: the one that
+ * writes ends the others when it has written. */
 void processes_close(Tune *tune, Status status, Error *err)
 {
     if (tune->comm == NULL)

@@ -174,8 +174,8 @@ static Status witness_of_few(Tune *tune, const Probe *probe, Error *err)
     TRY(dataset_first(tune->data.train, WITNESS_SAMPLES, &few, err));
     Status status = tune_source(tune, few, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, PRECISION_F32, WITNESS_SAMPLES, 0, &cache,
-                                err);
+        status = features_cache(tune->document, &tune->params, &source.source, PRECISION_F32, WITNESS_SAMPLES, 0,
+                                &cache, err);
     if (status == STATUS_OK)
         status = witness_take_probe(tune, probe, cache.rows[0], cache.samples, err);
     features_release(&cache);
@@ -203,10 +203,8 @@ static Status fit_probe(Tune *tune, Error *err)
                                                   : witness_of_few(tune, &probe, err);
     features_release(&cache);
     dataset_source_release(&source);
-    tune->probe = (Arm){.name = "probe",
-                        .val = no_scores,
-                        .test = no_scores,
-                        .trainable = tune_count_trainable(&tune->params)};
+    tune->probe =
+        (Arm){.name = "probe", .val = no_scores, .test = no_scores, .trainable = tune_count_trainable(&tune->params)};
     if (status == STATUS_OK && tune->data.val != NULL)
         status = probe_part(tune, &probe, tune->data.val, "val", &tune->probe.val, err);
     tune->probe.seconds = seconds_now() - begin;
@@ -215,11 +213,12 @@ static Status fit_probe(Tune *tune, Error *err)
     if (status == STATUS_OK) {
         tune->probe.measured = true;
         bool labels = tune->task == TASK_LABELS;
-        progress_note(&tune->progress, "probe",
-                      labels ? "probe: labels right, cross-validated, %.1f %%, on validation %.1f %%; features %s, in all %s"
-                             : "probe: cross-validated %.1f %%, validation %.1f %%; features %s, in all %s",
-                      100 * probe.accuracy, 100 * tune->probe.val.accuracy, human_seconds(features).text,
-                      human_seconds(tune->probe.seconds).text);
+        progress_note(
+            &tune->progress, "probe",
+            labels ? "probe: labels right, cross-validated, %.1f %%, on validation %.1f %%; features %s, in all %s"
+                   : "probe: cross-validated %.1f %%, validation %.1f %%; features %s, in all %s",
+            100 * probe.accuracy, 100 * tune->probe.val.accuracy, human_seconds(features).text,
+            human_seconds(tune->probe.seconds).text);
     }
     probe_release(&probe);
     return status;
@@ -283,7 +282,7 @@ static Status evaluate_arm(Tune *tune, Trainer *trainer, Arm *arm, Error *err)
         float *logits = NULL;
         Status status = tune_source(tune, parts[p].set, false, &source, err);
         if (status == STATUS_OK)
-            status = trainer_evaluate(trainer, &source.source, 0, &logits, NULL, NULL, err);
+            status = trainer_evaluate(trainer, &source.source, tune->losses[0].output, &logits, NULL, NULL, err);
         if (status == STATUS_OK)
             status = tune_measure(tune, parts[p].set, logits, arm->name, parts[p].name, parts[p].scores, err);
         free(logits);
@@ -301,7 +300,7 @@ static bool tuned_is_better(const Tune *tune)
     const Scores *a = &tune->tuned.val, *b = &tune->probe.val;
     if (tune->task == TASK_LABELS)
         return isfinite(a->auc) && isfinite(b->auc) && (a->auc > b->auc || a->auc < b->auc) ? a->auc > b->auc
-                                                                                          : a->loss < b->loss;
+                                                                                            : a->loss < b->loss;
     if (tune->outputs == 2 && isfinite(a->auc) && isfinite(b->auc) && dataset_count(tune->data.val) >= 200)
         return a->auc > b->auc;
     return a->accuracy > b->accuracy || (a->accuracy >= b->accuracy && a->loss < b->loss);
@@ -315,8 +314,7 @@ static Status go_on(Tune *tune, Trainer *trainer, const char *checkpoint, Error 
     if (access(checkpoint, F_OK) == 0)
         TRY(trainer_resume(trainer, checkpoint, err));
     TRY(progress_resume(&tune->progress, trainer_epoch(trainer), err));
-    progress_note(&tune->progress, "resumed", "going on after epoch %llu",
-                  (unsigned long long)trainer_epoch(trainer));
+    progress_note(&tune->progress, "resumed", "going on after epoch %llu", (unsigned long long)trainer_epoch(trainer));
     return STATUS_OK;
 }
 
@@ -326,10 +324,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     TrainOptions options = train_options(tune, lr, epochs);
     Trainer *trainer = NULL;
     PartSource train = {.count = 0}, val = {.count = 0};
-    tune->tuned = (Arm){.name = name,
-                        .val = no_scores,
-                        .test = no_scores,
-                        .trainable = tune_count_trainable(&tune->params)};
+    tune->tuned =
+        (Arm){.name = name, .val = no_scores, .test = no_scores, .trainable = tune_count_trainable(&tune->params)};
     progress_phase(&tune->progress, name);
     Status status = trainer_new(tune->document, &tune->params, NULL, &options, &trainer, err);
     if (status == STATUS_OK)

@@ -51,7 +51,7 @@ static Status choose_losses(Tune *tune, Error *err)
         return fail(err, STATUS_USAGE, "%zu targets, at most %d", targets, SOURCE_MAX);
     for (size_t i = 0; i < targets; i++) {
         const Field *target = dataset_target(tune->data.train, (int)i);
-        TRY(tune_choose_loss(tune, target, i, targets, i, err));
+        TRY(tune_choose_loss(tune, target, i, targets, tune_float_output(tune->document->graph, i), err));
         tune->target_names[i] = target->name;
     }
     tune->loss_count = targets;
@@ -143,6 +143,9 @@ static Status replace_head(Tune *tune, Error *err)
     if (tune->task == TASK_LABELS)
         model_set_metadata(tune->document, "regraft.task", "labels");
     tune->new_head = true;
+    for (size_t i = 0; i < tune->document->graph->output_count; i++)
+        if (tune->document->graph->outputs[i] == scores)
+            tune->losses[0].output = i; /* others may have gone with the old head */
     progress_note(&tune->progress, "head", "cut %s (%lld classes), grafted a new head for %zu %s", old,
                   (long long)old_classes, tune->outputs, nouns[tune->task]);
     return STATUS_OK;

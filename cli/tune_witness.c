@@ -82,6 +82,8 @@ Status witness_take(Tune *tune, Trainer *trainer, Error *err)
     Dataset *few = NULL;
     witness_release(&tune->witness);
     tune->witness.tolerance = tolerance(&tune->params);
+    if (tune->losses[0].output != 0) /* the first output is no scores */
+        return STATUS_OK;
     TRY(dataset_first(tune->data.train, WITNESS_SAMPLES, &few, err));
     Status status = first_batch(tune, few, err);
     if (status == STATUS_OK)

@@ -333,6 +333,13 @@ Value *graph_add_initializer(Graph *graph, Tensor *tensor)
     return value;
 }
 
+Value *graph_add_weight(Graph *graph, Tensor *tensor)
+{
+    if (graph->model->ir_version > 0 && graph->model->ir_version < 4)
+        graph->model->ir_version = 4;
+    return graph_add_initializer(graph, tensor);
+}
+
 static void initializer_drop(Graph *graph, Value *value)
 {
     assert(value->use_count == 0);

@@ -407,6 +407,8 @@ void graph_clear_outputs(Graph *graph);
 void graph_remove_input(Graph *graph, Value *value);
 void graph_replace_output(Graph *graph, size_t index, Value *value);
 Value *graph_add_initializer(Graph *graph, Tensor *tensor); /* value named tensor->name */
+/* The same in a document: before IR version 4 every initializer had to be an input too, so such a document becomes version 4. */
+Value *graph_add_weight(Graph *graph, Tensor *tensor);
 void graph_remove_initializer(Graph *graph, Value *value);  /* must have no uses left */
 void graph_remove_initializers(Graph *graph, bool (*remove)(const Value *value)); /* all that it says, in one pass */
 void graph_rename_value(Graph *graph, Value *value, const char *name); /* `name` must be free */

@@ -76,7 +76,7 @@ static Value *new_parameter(Build *b, const char *name, bool bias, int rank, con
     for (int64_t i = 0; i < count; i++)
         store(data, b->dtype, (size_t)i, draw(&rng, b->spec->init, bias, fan_in, fan_out));
     str_printf(&b->parameters, "%s%s", b->parameters.length > 0 ? "\n" : "", name);
-    return graph_add_initializer(b->graph, tensor);
+    return graph_add_weight(b->graph, tensor);
 }
 
 /* ---- nodes --------------------------------------------------------------------------------------------- */
@@ -111,7 +111,7 @@ static Value *add_ints(Build *b, const char *name, int64_t value, bool scalar)
 {
     const char *unique = graph_unique_name(b->graph, arena_printf(b->arena, "/%s/%s", b->stem, name));
     const int64_t one = 1;
-    return graph_add_initializer(b->graph, tensor_new_i64(b->arena, unique, scalar ? 0 : 1, &one, &value));
+    return graph_add_weight(b->graph, tensor_new_i64(b->arena, unique, scalar ? 0 : 1, &one, &value));
 }
 
 /* [N, F] -> [N, C] by Gemm; [..., F] -> [..., C] by MatMul and Add when the rank is another or unknown. */
@@ -134,10 +134,13 @@ static Value *add_dense(Build *b, Value *x, const char *stem, int rank, int64_t 
 static Value *add_conv(Build *b, Value *x, const char *stem, int64_t in, int64_t out, bool last)
 {
     int64_t dims[RANK_MAX] = {out, in};
-    for (int i = 2; i < b->rank; i++)
-        dims[i] = 1;
-    Value *weight = new_parameter(b, arena_printf(b->arena, "%s.weight", stem), false, b->rank, dims, in, out);
-    Value *bias = new_parameter(b, arena_printf(b->arena, "%s.bias", stem), true, 1, &out, in, out);
+    int64_t area = 1;
+    for (int i = 2; i < b->rank; i++) {
+        dims[i] = b->spec->kernel != NULL ? b->spec->kernel[i - 2] : 1;
+        area *= dims[i];
+    }
+    Value *weight = new_parameter(b, arena_printf(b->arena, "%s.weight", stem), false, b->rank, dims, in * area, out);
+    Value *bias = new_parameter(b, arena_printf(b->arena, "%s.bias", stem), true, 1, &out, in * area, out);
     Value *result = add(b, "Conv", (Value *[]){x, weight, bias}, 3, last);
     node_set_ints(result->producer, "kernel_shape", dims + 2, (size_t)b->rank - 2);
     return result;
@@ -173,7 +176,9 @@ static Value *build_conv_head(Build *b, Value *x)
 {
     bool pool = b->spec->pool != POOL_NONE;
     if (b->spec->kind != HEAD_MLP) {
-        Value *scores = add_conv(b, x, b->stem, b->width, b->spec->classes, !pool);
+        Value *scores = add_conv(b, x, b->stem, b->width, b->spec->classes, !pool && !b->spec->flat);
+        if (b->spec->flat)
+            return add(b, "Flatten", &scores, 1, true);
         return pool ? add_space_pool(b, scores, true) : scores;
     }
     int64_t hidden = b->spec->hidden > 0 ? b->spec->hidden : b->width;
@@ -211,10 +216,14 @@ static void set_scores_type(const Build *b, const Type *features, Value *scores)
         return;
     bool every_position = is_conv_head(b) ? b->spec->pool == POOL_NONE
                                           : b->rank == 3 && b->spec->pool != POOL_MEAN && b->spec->pool != POOL_FIRST;
-    type->rank = every_position ? b->rank : 2;
+    type->rank = every_position && !b->spec->flat ? b->rank : 2;
     for (int i = 0; i < type->rank; i++) {
         type->dims[i] = features->dims[i];
         type->symbols[i] = features->symbols[i];
+        if (i >= 2 && b->spec->kernel != NULL) { /* smaller by the kernel */
+            type->dims[i] = -1;
+            type->symbols[i] = NULL;
+        }
     }
     int axis = is_conv_head(b) ? 1 : type->rank - 1;
     type->dims[axis] = b->spec->classes;

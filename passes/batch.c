@@ -106,7 +106,7 @@ void batch_count(Rebatch *r, const Node *node)
 Value *batch_ints(Graph *graph, const char *stem, int rank, const int64_t *dims, const int64_t *values)
 {
     const char *name = graph_unique_name(graph, stem);
-    Value *value = graph_add_initializer(graph, tensor_new_i64(&graph->model->arena, name, rank, dims, values));
+    Value *value = graph_add_weight(graph, tensor_new_i64(&graph->model->arena, name, rank, dims, values));
     type_set(&value->type, DTYPE_I64, rank, dims);
     return value;
 }

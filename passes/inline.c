@@ -120,7 +120,7 @@ static Status copy_body(const Call *call, const Graph *from, Graph *to, Node *be
         Tensor *tensor = arena_copy(&to->model->arena, from->initializers[i]->constant, sizeof *tensor);
         tensor->name =
             graph_unique_name(to, arena_printf(&to->model->arena, "%s/%s", call->prefix, from->initializers[i]->name));
-        map_set(names, from->initializers[i]->name, graph_add_initializer(to, tensor));
+        map_set(names, from->initializers[i]->name, graph_add_weight(to, tensor));
     }
     for (const Node *inner = from->first; inner != NULL; inner = inner->next) {
         if (++call->in->nodes > MOST_NODES)

@@ -189,6 +189,8 @@ typedef struct HeadSpec {
     HeadPool pool;
     bool keep_features; /* features stay a graph output; the new output follows the others */
     int64_t width;      /* of the features, when their type does not say; 0: must be known */
+    const int64_t *kernel; /* HEAD_CONV: sides of the kernel, one a dim of space; NULL: 1 each */
+    bool flat;             /* HEAD_CONV: scores [N, C] of the only position that there is */
 } HeadSpec;
 
 /* Puts a new head on `features` (a graph output after pass_cut, or any value); the new output takes its place in the list of

@@ -38,7 +38,7 @@ static bool recount_input(Node *node, int index, int64_t from, int64_t to)
     if (tensor == NULL)
         return false;
     Value *old = node_input(node, index);
-    node_set_input(node, index, graph_add_initializer(node->graph, tensor));
+    node_set_input(node, index, graph_add_weight(node->graph, tensor));
     if (old->use_count > 0 || old->is_output || old->is_input)
         return true;
     if (old->is_initializer)
@@ -148,6 +148,32 @@ static Status replace_before_tail(Model *document, const Head *head, const HeadS
     return STATUS_OK;
 }
 
+/* ---- a convolution as large as its map ------------------------------------------------------------------ */
+
+static bool all_are(const Node *node, const char *attribute, int64_t wanted)
+{
+    size_t count;
+    const int64_t *values = node_ints(node, attribute, &count);
+    for (size_t i = 0; values != NULL && i < count; i++)
+        if (values[i] != wanted)
+            return false;
+    return true;
+}
+
+/* A dense layer written as a convolution over the whole map (MATLAB, VGG in FCN form): larger than 1, without padding,
+ * strides or groups. */
+static const int64_t *whole_kernel(const Head *head)
+{
+    const Node *node = head->node;
+    size_t count;
+    const int64_t *kernel = node_is(node, "Conv") ? node_ints(node, "kernel_shape", &count) : NULL;
+    if (kernel == NULL || (int)count != head->features->type.rank - 2 || all_are(node, "kernel_shape", 1))
+        return NULL;
+    bool plain = all_are(node, "pads", 0) && all_are(node, "strides", 1) && all_are(node, "dilations", 1) &&
+                 node_int(node, "group", 1) == 1 && strcmp(node_string(node, "auto_pad", "NOTSET"), "NOTSET") == 0;
+    return plain ? kernel : NULL;
+}
+
 /* ---- vector heads -------------------------------------------------------------------------------------- */
 
 Status pass_replace_head(Model *document, const Head *head, const HeadSpec *spec, bool keep_inputs, Value **logits,
@@ -163,6 +189,11 @@ Status pass_replace_head(Model *document, const Head *head, const HeadSpec *spec
         fitted.kind = HEAD_CONV;
     if (head->spatial && !head->pooled && fitted.pool == POOL_AUTO)
         fitted.pool = POOL_NONE;
+    const int64_t *kernel = head->spatial && !head->pooled && fitted.kind == HEAD_CONV ? whole_kernel(head) : NULL;
+    if (kernel != NULL && fitted.pool == POOL_NONE) {
+        fitted.flat = head->output->type.kind == TYPE_TENSOR && head->output->type.rank == 2;
+        fitted.kernel = arena_copy(&document->arena, kernel, (size_t)(head->features->type.rank - 2) * sizeof *kernel);
+    }
     if (fitted.width == 0)
         fitted.width = head->feature_width;
     fitted.keep_features = fitted.keep_features || head->features->is_output;

@@ -312,7 +312,7 @@ static Status score_batch(Trainer *trainer, const PlanEntry *entry, const Batch 
 {
     Scoring *scoring = context;
     TRY(tally_batch(trainer, entry, batch, scoring, err));
-    if (scoring->labels == NULL || entry->working->graph->outputs[0]->type.rank != 2)
+    if (scoring->labels == NULL || entry->working->graph->outputs[scoring->rows.output]->type.rank != 2)
         return STATUS_OK;
     for (size_t i = 0; i < batch->size; i++)
         scoring->labels[batch->ids[i]] = ((const int64_t *)batch->targets[0])[i];
@@ -323,7 +323,7 @@ static Status score_classes(const Trainer *trainer, const Scoring *scoring, Scor
 {
     Metrics metrics;
     TRY(metrics_classes(scoring->rows.rows, scoring->labels, scoring->rows.count, scoring->rows.width, &metrics, err));
-    OutputForm form = output_form(trainer->document->graph, 0);
+    OutputForm form = output_form(trainer->document->graph, trainer->options.losses[0].output);
     if (form == OUTPUT_SCORES || form == OUTPUT_LOG_SOFTMAX)
         out->loss = metrics.loss;
     out->accuracy = metrics.accuracy;
@@ -347,9 +347,9 @@ static Status put_together(Comm *comm, Scoring *scoring, size_t losses, Error *e
 static Status score(Trainer *trainer, Source *source, Score *out, Error *err)
 {
     const TrainOptions *o = &trainer->options;
-    Scoring scoring = {.rows = {.count = source->count}};
+    Scoring scoring = {.rows = {.count = source->count, .output = o->loss_count > 0 ? o->losses[0].output : 0}};
     *out = (Score){.loss = NAN, .accuracy = NAN, .auc = NAN};
-    if (o->loss_count == 1 && o->losses[0].kind == LOSS_SOFTMAX_CE && o->losses[0].output == 0) {
+    if (o->loss_count == 1 && o->losses[0].kind == LOSS_SOFTMAX_CE) {
         scoring.labels = calloc(source->count + 1, sizeof *scoring.labels);
         if (scoring.labels == NULL)
             return fail(err, STATUS_ENVIRONMENT, "no memory for labels");
@@ -400,10 +400,10 @@ static bool wants_to_stop(const Trainer *trainer)
 /* How often the first output's largest class is the label; NaN when targets are not classes. */
 static double batch_accuracy(const Trainer *trainer, const PlanEntry *entry, const Batch *batch)
 {
-    const Value *out = entry->working->graph->outputs[0];
+    const Value *out = entry->working->graph->outputs[trainer->options.losses[0].output];
     if (trainer->options.losses[0].kind != LOSS_SOFTMAX_CE || out->type.rank != 2 || batch->only > 0)
         return NAN;
-    const float *rows = plan_output(entry->plan, 0);
+    const float *rows = plan_output(entry->plan, trainer->options.losses[0].output);
     const int64_t *labels = batch->targets[0];
     size_t classes = (size_t)out->type.dims[1], right = 0;
     for (size_t i = 0; i < batch->size; i++) {

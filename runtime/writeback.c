@@ -44,7 +44,7 @@ static Status write_untied(Model *document, const ParamInfo *info, const float *
     Tensor *own = arena_copy(&document->arena, info->origin, sizeof *own);
     own->name = graph_unique_name(document->graph, info->name);
     own->data = bytes;
-    Value *value = graph_add_initializer(document->graph, own);
+    Value *value = graph_add_weight(document->graph, own);
     type_set(&value->type, own->dtype, own->rank, own->dims);
     for (size_t i = 0; i < info->use_count; i++)
         if (info->uses[i].node != NULL)
