@@ -62,6 +62,10 @@ static const Option options[] = {
     {OPTION("--epochs", 'e', INT, epochs, "N", "at most so many passes"), .positive = true},
     {OPTION("--batch", 'b', INT, batch, "N", "samples a step"), .positive = true},
     {OPTION("--accumulate", 0, INT, accumulate, "N", "steps an update"), .positive = true},
+    {OPTION("--memory", 0, SIZE, memory, "SIZE",
+            "most that the process may take, as 900M or 2G: activations are computed again instead of kept, batches run in "
+            "parts, features go to a file; refused before the first step when it cannot be"),
+     .positive = true},
     {OPTION("--optimizer", 0, CHOICE, optimizer, "NAME", "rules and defaults of torch.optim"), .choices = optimizers},
     {OPTION("--lr", 0, REAL, lr, "RATE", "learning rate of fine-tuning"), .positive = true},
     {OPTION("--momentum", 0, REAL, momentum, "X", "of sgd and rmsprop")},

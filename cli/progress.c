@@ -348,3 +348,69 @@ void progress_event(const TrainEvent *event, void *context)
         end_live_line(progress);
     str_release(&line);
 }
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+typedef struct BillLine {
+    const char *name;
+    size_t bytes;
+} BillLine;
+
+enum { BILL_LINES = 8 };
+
+static void bill_lines(const TrainBill *b, BillLine lines[BILL_LINES])
+{
+    const BillLine all[BILL_LINES] = {{"parameters", b->parameters},   {"optimizer", b->optimizer},
+                                      {"activations", b->activations}, {"gradients", b->gradients},
+                                      {"workspace", b->workspace},     {"cache", b->cache},
+                                      {"others", b->others},           {"process", b->process}};
+    memcpy(lines, all, sizeof all);
+}
+
+void json_put_bill(Json *json, const TrainBill *bill)
+{
+    BillLine lines[BILL_LINES];
+    bill_lines(bill, lines);
+    json_put_open(json, "memory", '{');
+    for (int i = 0; i < BILL_LINES; i++)
+        json_put_int(json, lines[i].name, (int64_t)lines[i].bytes);
+    json_put_int(json, "total", (int64_t)train_bill_total(bill));
+    json_put_int(json, "samples_a_run", (int64_t)bill->part_rows);
+    json_put_real(json, "computed_again", bill->again);
+    json_close(json, '}');
+}
+
+void progress_bill(const TrainBill *bill, void *context)
+{
+    Progress *progress = context;
+    progress->bill = *bill;
+    if (progress->silent)
+        return;
+    BillLine lines[BILL_LINES];
+    Str text, record;
+    bill_lines(bill, lines);
+    str_init(&text);
+    str_init(&record);
+    str_append(&record, "{\"event\":\"memory\"");
+    for (int i = 0; i < BILL_LINES; i++) {
+        str_printf(&text, "%s%s %s", i == 0 ? "memory: " : ", ", lines[i].name, human_bytes(lines[i].bytes).text);
+        str_printf(&record, ",\"%s\":%zu", lines[i].name, lines[i].bytes);
+    }
+    str_printf(&text, "; %s in all", human_bytes(train_bill_total(bill)).text);
+    if (bill->again > 0)
+        str_printf(&text, ", %.0f %% of the forward pass computed again", 100 * bill->again);
+    if (bill->part_rows > 0)
+        str_printf(&text, ", %zu samples at a time", bill->part_rows);
+    str_printf(&record, ",\"total\":%zu,\"samples_a_run\":%zu,\"computed_again\":%.6g}\n", train_bill_total(bill),
+               bill->part_rows, bill->again);
+    put_json_line(progress, record.text);
+    if (progress->json) {
+        fputs(record.text, stdout);
+        fflush(stdout);
+    } else if (!progress->quiet) {
+        end_live_line(progress);
+        fprintf(stderr, "%s\n", text.text);
+    }
+    str_release(&text);
+    str_release(&record);
+}

@@ -16,6 +16,7 @@ typedef struct Progress {
     const char *phase;
     double last_shown;
     uint64_t best_epoch;
+    TrainBill bill; /* of the last training; zeros before */
 } Progress;
 
 /* `folder` NULL: nothing is kept. `resume`: an earlier run's files stay as they are until progress_resume. */
@@ -28,6 +29,8 @@ void progress_phase(Progress *progress, const char *phase);
 /* ,"key":[{"target":...,"loss":...,...},...] */
 void progress_scores(Str *line, const char *key, const TargetScore *scores, const char *const *names, size_t count);
 void progress_event(const TrainEvent *event, void *progress); /* TrainOptions.on_event */
+void progress_bill(const TrainBill *bill, void *progress); /* TrainOptions.on_bill */
+void json_put_bill(Json *json, const TrainBill *bill);     /* as member "memory", bytes */
 /* One line of text for people; with --json an event of kind `event`. */
 void progress_note(Progress *progress, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

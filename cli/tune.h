@@ -17,7 +17,7 @@ typedef struct TuneFields {
     const char *data, *val, *test, *output, *run_folder, *head, *preset, *size, *example, *resume;
     TextList train, freeze, losses, loss_weights, tasks, only, classes;
     int recipe, optimizer, schedule, init, augment, frame, filter, lengths, precision;
-    int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden;
+    int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden, memory;
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
         crop;
     bool nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe,
@@ -74,6 +74,7 @@ typedef struct Tune {
     float *class_weights;
     char base_sha256[65];
     size_t batch;
+    size_t resident; /* bytes the process had before any plan */
     Precision precision;
     Comm *comm;  /* processes that train together; NULL: alone */
     int threads; /* of this process, for loading data */
@@ -91,6 +92,12 @@ const char *tune_output_name(const Tune *tune, size_t index);
 /* ---- tune_measure.c: `rows` [samples of set, outputs] */
 Status tune_measure(Tune *tune, const Dataset *set, const float *rows, const char *arm, const char *part, Scores *scores,
                     Error *err);
+
+/* ---- tune_memory.c */
+size_t tune_cache_limit(const Tune *tune);   /* features beyond it go to a file */
+size_t tune_feature_batch(const Tune *tune); /* samples that the frozen part is run on at a time */
+void tune_memory_begin(Tune *tune);          /* before any plan is made */
+void tune_memory_options(const Tune *tune, TrainOptions *options);
 
 enum { WITNESS_SAMPLES = 4 };
 

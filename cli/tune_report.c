@@ -115,6 +115,8 @@ static Status keep_summary(Tune *tune, Error *err)
     json_put_string(&json, "preprocessing", tune->preset);
     put_arm(&json, &tune->probe, tune->target_names, tune->loss_count);
     put_arm(&json, &tune->tuned, tune->target_names, tune->loss_count);
+    if (tune->tuned.measured)
+        json_put_bill(&json, &tune->progress.bill);
     json_close(&json, '}');
     str_append(&json.out, "\n");
     if (tune->fields->json)

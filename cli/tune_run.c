@@ -47,6 +47,7 @@ Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *so
                              .rank = comm_rank(tune->comm),
                              .ranks = comm_size(tune->comm),
                              .threads = tune->threads,
+                             .memory = tune->fields->memory > 0 ? 1 : 0, /* the least: two batches */
                              .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN};
     TRY(dataset_source_init(source, set, &tune->picture, &options, err));
     source->interrupted = train ? NULL : tune_interrupted; /* the trainer asks by itself */
@@ -126,8 +127,8 @@ static Status find_preset(Tune *tune, Error *err)
     PresetScore scores[PRESETS_MAX];
     size_t count, best;
     double begin = seconds_now();
-    TRY(recipe_find_preset(tune->document, &tune->params, tune->data.train, &tune->picture, 256, tune->batch,
-                           (uint64_t)tune->fields->seed, scores, &count, &best, err));
+    TRY(recipe_find_preset(tune->document, &tune->params, tune->data.train, &tune->picture, 256,
+                           tune_feature_batch(tune), (uint64_t)tune->fields->seed, scores, &count, &best, err));
     picture_spec_use(&tune->picture, scores[best].preset);
     tune->preset = scores[best].preset->name;
     Str text;
@@ -148,8 +149,8 @@ static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, con
     float *logits = NULL;
     Status status = tune_source(tune, set, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, PRECISION_F32, tune->batch,
-                                (size_t)1 << 30, &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, PRECISION_F32, tune_feature_batch(tune),
+                                tune_cache_limit(tune), &cache, err);
     if (status == STATUS_OK) {
         logits = malloc((cache.samples * probe->classes + 1) * sizeof *logits);
         if (logits == NULL)
@@ -192,8 +193,8 @@ static Status fit_probe(Tune *tune, Error *err)
     Probe probe = {0};
     Status status = tune_source(tune, tune->data.train, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, tune->precision, tune->batch,
-                                (size_t)1 << 30, &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, tune->precision,
+                                tune_feature_batch(tune), tune_cache_limit(tune), &cache, err);
     double features = seconds_now() - begin;
     if (status == STATUS_OK)
         status = recipe_fit_head(tune->document, &tune->params, &cache, tune->outputs, tune->class_weights,
@@ -324,6 +325,7 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     TrainOptions options = train_options(tune, lr, epochs);
     Trainer *trainer = NULL;
     PartSource train = {.count = 0}, val = {.count = 0};
+    tune_memory_options(tune, &options);
     tune->tuned =
         (Arm){.name = name, .val = no_scores, .test = no_scores, .trainable = tune_count_trainable(&tune->params)};
     progress_phase(&tune->progress, name);
@@ -337,6 +339,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     if (status == STATUS_OK)
         status = trainer_run(trainer, train.source, val.source, err);
     tune->tuned.seconds = seconds_now() - begin;
+    part_release(&train); /* a loader holds batches: measuring opens its own */
+    part_release(&val);
     if (status == STATUS_OK)
         status = evaluate_arm(tune, trainer, &tune->tuned, err);
     tune->tuned.measured = status == STATUS_OK;
@@ -345,8 +349,6 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
         status = witness_take(tune, trainer, err);
     if (status == STATUS_OK && tune->chosen == &tune->tuned)
         status = params_write_back(trainer_store(trainer), tune->document, err);
-    part_release(&train);
-    part_release(&val);
     trainer_free(trainer);
     return status;
 }
@@ -378,12 +380,36 @@ static Status try_probe(Tune *tune, Error *err)
     return STATUS_OK;
 }
 
+/* With --memory: whether training will fit is said before the probe takes its time. */
+static Status check_memory(Tune *tune, Error *err)
+{
+    TrainOptions options = train_options(tune, 1, 1);
+    Trainer *trainer = NULL;
+    PartSource train = {.count = 0}, val = {.count = 0};
+    if (tune->fields->memory == 0 || tune->comm != NULL || tune->fields->recipe == RECIPE_PROBE)
+        return STATUS_OK;
+    train_wanted(tune);
+    tune_memory_options(tune, &options);
+    Status status = trainer_new(tune->document, &tune->params, NULL, &options, &trainer, err);
+    if (status == STATUS_OK)
+        status = part_open(tune, PART_TRAIN, &train, err);
+    if (status == STATUS_OK)
+        status = part_open(tune, PART_VAL, &val, err);
+    if (status == STATUS_OK)
+        status = trainer_prepare(trainer, train.source, val.source, err);
+    part_release(&train);
+    part_release(&val);
+    trainer_free(trainer);
+    return status;
+}
+
 Status tune_train(Tune *tune, Error *err)
 {
     bool *head = NULL, found = false;
-    Status status = STATUS_OK;
+    tune_memory_begin(tune);
+    Status status = check_memory(tune, err);
     bool auto_recipe = tune->fields->recipe != RECIPE_PLAIN && tune->fields->init == 0 && tune->task != TASK_OTHER;
-    if (auto_recipe)
+    if (auto_recipe && status == STATUS_OK)
         status = select_head(tune, &head, &found, err);
     bool done = false;
     if (status == STATUS_OK && found) {

@@ -679,6 +679,8 @@ Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *e
     if (!params_sealed(trainer->store)) /* one begin for all, whatever each has read or computed */
         TRY(comm_broadcast(o->comm, trainer->store->data, trainer->store->total * sizeof(float), err));
     TRY(trainer_prepare(trainer, train, validation, err));
+    if (o->on_bill != NULL && trainer->prepared)
+        o->on_bill(&trainer->bill, o->context);
     if (trainer->position.epoch == 0)
         TRY(save(trainer, err)); /* so that there is something to go on from before the first epoch ends */
     Status status = train_epochs(trainer, train, validation, err);

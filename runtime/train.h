@@ -215,6 +215,13 @@ typedef struct TrainEvent {
     const char *phase;                   /* "features", "probe", "tune" */
 } TrainEvent;
 
+/* Bytes that a training run takes. `others`: the best epoch kept, a checkpoint on its way, batches, fixed numbers. */
+typedef struct TrainBill {
+    size_t parameters, optimizer, activations, gradients, workspace, cache, others;
+    size_t process;   /* what the program had before (TrainOptions.process) */
+    size_t part_rows; /* a batch is run in parts of so many samples; 0: whole */
+    double again;     /* part of the forward pass that is run a second time */
+} TrainBill;
 typedef struct TrainOptions {
     LossSpec *losses;
     size_t loss_count;
@@ -234,19 +241,13 @@ typedef struct TrainOptions {
     const char *checkpoint;   /* path written after every epoch and on interruption; NULL: none */
     double diverged_factor;   /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
     void (*on_event)(const TrainEvent *event, void *context);
+    void (*on_bill)(const TrainBill *bill, void *context); /* once, before the first step; may be NULL */
     size_t memory;  /* bytes that the whole process may take; 0: no limit. Kept by making activations again, then by splitting batches. */
     size_t process; /* bytes it has already, and what loading takes */
     bool (*interrupted)(void *context); /* asked after every step */
     void *context;
 } TrainOptions;
 
-/* Bytes that a training run takes. `others`: the best epoch kept, a checkpoint on its way, batches, fixed numbers. */
-typedef struct TrainBill {
-    size_t parameters, optimizer, activations, gradients, workspace, cache, others;
-    size_t process;   /* what the program had before (TrainOptions.process) */
-    size_t part_rows; /* a batch is run in parts of so many samples; 0: whole */
-    double again;     /* part of the forward pass that is run a second time */
-} TrainBill;
 size_t train_bill_total(const TrainBill *bill); /* the program included */
 
 typedef struct Trainer Trainer;

@@ -7,6 +7,8 @@
 
 #include "runtime/trainer.h"
 
+enum { LOADER_BYTES = 32 << 20 };
+
 static const double cheap_again = 0.15; /* of a forward pass: less than what splitting a batch costs */
 
 size_t train_bill_total(const TrainBill *b)
@@ -112,11 +114,23 @@ static size_t batch_bytes(const Batch *batch)
     return bytes;
 }
 
-static void count_beside(Trainer *trainer, const Batch *batch, bool validates)
+/* What a loader holds (data/loader.c): 32 MB of batches and at least three, under a limit two; never more than there
+ * are. */
+static size_t loader_bytes(const Trainer *trainer, const Source *source, const Batch *batch)
+{
+    size_t one = batch_bytes(batch), bytes = 2 * one, all = (source->count + batch->size - 1) / batch->size + 1;
+    if (trainer->options.memory == 0)
+        bytes = 3 * one > LOADER_BYTES ? 3 * one : LOADER_BYTES;
+    return bytes < all * one ? bytes : all * one;
+}
+
+static void count_beside(Trainer *trainer, const Batch *batch, const Source *train, const Source *validation)
 {
     size_t plain = params_plain_total(trainer->store) * sizeof(float);
-    trainer->beside = 2 * batch_bytes(batch); /* one in use, one being read */
-    trainer->beside += trainer->options.keep_best && validates ? plain : 0;
+    trainer->beside = loader_bytes(trainer, train, batch);
+    if (validation != NULL) /* its loader, and the inputs of its plan */
+        trainer->beside += loader_bytes(trainer, validation, batch) + batch_bytes(batch);
+    trainer->beside += trainer->options.keep_best && validation != NULL ? plain : 0;
     trainer->beside += trainer->options.checkpoint != NULL ? plain : 0;
 }
 
@@ -223,7 +237,7 @@ static Status try_rows(Trainer *trainer, const Batch *batch, size_t rows, Search
 static Status too_little(const Trainer *trainer, size_t least, Error *err)
 {
     const double mega = 1 << 20, needed = 1.01 * (double)(least + outside(trainer, true));
-    bool small = needed < 64 * mega;
+    bool small = needed < 8 * mega;
     double unit = small ? 1 << 10 : 1 << 20;
     return fail(
         err, STATUS_ENVIRONMENT,
@@ -295,7 +309,7 @@ Status trainer_prepare(Trainer *trainer, Source *train, Source *validation, Erro
     TRY(train->next(train, &batch, err));
     if (batch.size == 0)
         return STATUS_OK; /* the loop says what is wrong */
-    count_beside(trainer, &batch, validation != NULL);
+    count_beside(trainer, &batch, train, validation);
     if (trainer->options.memory > 0)
         TRY(settle(trainer, &batch, err));
     if (trainer->options.memory > 0)

@@ -64,6 +64,18 @@ expect 0 "auto takes f32 then" env ONEDNN_MAX_CPU_ISA=AVX512_CORE "$regraft" tun
 holds "and says so" grep -q "computes in f32" out err
 expect 2 "plain kernels are f32" "$regraft" tune "$model" --data "$pictures" --precision bf16 --plain-kernels -o none.onnx
 
+# memory: a promise that is kept, or refused before the first step with what would do
+limited=("$regraft" tune "$model" --data "$pictures" --preset 0..1 --recipe plain --epochs 1 --batch 64 --json)
+expect 7 "too little memory" "${limited[@]}" --memory 1M -o limited.onnx
+holds "it names what would do" grep -qE "the smallest that would do is [0-9]+M" err
+holds "and nothing is written" test ! -e limited.onnx
+least=$(sed -nE 's/.*would do is ([0-9]+)M.*/\1/p' err)
+expect 0 "what was named" "${limited[@]}" --memory "$((least + 2))M" -o limited.onnx
+total=$(sed -nE 's/.*"event":"memory".*"total":([0-9]+).*/\1/p' out | head -n 1)
+holds "the bill keeps to it" test "${total:-0}" -gt 0 -a "${total:-0}" -le "$(((least + 2) << 20))"
+expect 0 "without a limit" "${limited[@]}" -o whole.onnx
+holds "the result tells the memory" grep -q '"memory": *{"parameters"' out
+
 # unreadable pictures: named once, and the run is that without them
 mkdir -p good/train/{a,b} good/val/{a,b}
 for i in 1 2 3 4 5 6; do
