@@ -409,16 +409,16 @@ static bool mirror_shape(const ConvShape *shape, ConvShape *mirror)
 /* Are these weights whole blocks of channels, tap after tap? */
 static Status mirror_lanes(const Attempt *attempt, int *block, Error *err)
 {
-    static const dnnl_format_tag_t by16[] = {dnnl_Abcd16a, dnnl_Abcde16a, dnnl_Abcdef16a};
-    static const dnnl_format_tag_t by8[] = {dnnl_Abcd8a, dnnl_Abcde8a, dnnl_format_tag_undef};
+    static const dnnl_format_tag_t tags[2][3] = {{dnnl_Abcd16a, dnnl_Abcde16a, dnnl_Abcdef16a},
+                                                 {dnnl_Abcd8a, dnnl_Abcde8a, dnnl_format_tag_undef}};
     const_dnnl_md wanted = dnnl_query_md(attempt->descriptor, dnnl_query_weights_md, 0);
     const Window *window = &attempt->shape->window;
     int64_t w[RANK_MAX] = {attempt->shape->groups, 1, 1};
     memcpy(w + 3, window->kernel, (size_t)window->rank * sizeof w[0]);
     *block = 0;
-    for (int i = 0; i < 2 && *block == 0; i++) {
+    for (int i = 0; i < 2 && *block == 0 && window->rank <= 3; i++) {
         dnnl_md md = NULL;
-        dnnl_format_tag_t tag = (i == 0 ? by16 : by8)[window->rank - 1];
+        dnnl_format_tag_t tag = tags[i][window->rank - 1];
         if (tag == dnnl_format_tag_undef)
             continue;
         TRY(dnnl_md_tag(&md, attempt->dtype, window->rank + 3, w, tag, err));
