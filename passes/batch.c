@@ -123,6 +123,18 @@ Value *batch_node(Rebatch *r, Node *before, const char *op_type, const char *nam
     return graph_add_node(graph, before, "", op_type, opset, graph_unique_name(graph, name), inputs, count, 1)->outputs[0];
 }
 
+void batch_set_input(Node *node, int index, Value *value)
+{
+    Value *old = node->inputs[index];
+    node_set_input(node, index, value);
+    if (old == NULL || old->use_count > 0 || old->is_output || old->is_input)
+        return;
+    if (old->is_initializer)
+        graph_remove_initializer(node->graph, old);
+    else if (old->producer != NULL && node_is(old->producer, "Constant"))
+        node_remove(old->producer);
+}
+
 /* The batch of the run as a value: the first dim of an input. */
 static Value *batch_value(Rebatch *r)
 {
@@ -223,7 +235,7 @@ static Status rewrite_target(Rebatch *r, const Node *base, Node *other, int axis
             return batch_refuse(r, other, "and its target has an open dim already", err);
         dims[i] = i == axis ? -1 : copies ? 0 : out->dims[i];
     }
-    node_set_input(node, 1, new_ints(node->graph, "regraft_target", (size_t)out->rank, dims));
+    batch_set_input(node, 1, new_ints(node->graph, "regraft_target", (size_t)out->rank, dims));
     node_set_input(other, 1, new_ints(other->graph, "regraft_target", (size_t)out->rank, dims));
     batch_count(r, node);
     return node_infer(other, err);
@@ -373,7 +385,7 @@ static Status settle_expand(Rebatch *r, const Node *base, Node *other, Error *er
     if (node == NULL)
         return batch_refuse(r, other, "and its target is not in the main graph", err);
     target[place] = 1; /* as wide as the input */
-    node_set_input(node, 1, new_ints(node->graph, "regraft_target", count, target));
+    batch_set_input(node, 1, new_ints(node->graph, "regraft_target", count, target));
     node_set_input(other, 1, new_ints(other->graph, "regraft_target", count, target));
     batch_count(r, node);
     return STATUS_OK;
@@ -390,7 +402,7 @@ static Status settle_resize(Rebatch *r, const Node *base, Node *other, Error *er
     Node *node = batch_editable(r, other);
     if (node == NULL || node->input_count < 4 || in->dims[0] != r->from)
         return batch_refuse(r, other, "and its sizes cannot be rewritten", err);
-    node_set_input(node, 3, batch_shape(r, node, in->rank, 0, sizes));
+    batch_set_input(node, 3, batch_shape(r, node, in->rank, 0, sizes));
     sizes[0] = r->to;
     node_set_input(other, 3, new_ints(other->graph, "regraft_sizes", count, sizes));
     batch_count(r, node);

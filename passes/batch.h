@@ -29,6 +29,8 @@ void batch_count(Rebatch *r, const Node *node);
 /* Input `index` of both nodes is the same integer constant: its values. */
 bool batch_baked_ints(const Node *base, const Node *other, int index, Arena *arena, int64_t **values, size_t *count);
 Value *batch_ints(Graph *graph, const char *stem, int rank, const int64_t *dims, const int64_t *values);
+/* Input `index` of a node of the document; a constant that nobody reads any more goes. */
+void batch_set_input(Node *node, int index, Value *value);
 /* A node of the document before `before`, in its opset; its output. */
 Value *batch_node(Rebatch *r, Node *before, const char *op_type, const char *name, Value *const *inputs, int count);
 /* int64[rank] of ones with the run's batch at `axis`, as a value of the document. */

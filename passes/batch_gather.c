@@ -31,7 +31,7 @@ Status batch_settle_gather(Rebatch *r, const Node *base, Node *other, Error *err
     memcpy(dims + 1, data->dims, (size_t)data->rank * sizeof dims[0]);
     Value *target = batch_ints(node->graph, "regraft_target", 1, (int64_t[]){data->rank + 1}, dims);
     node_set_input(node, 0, batch_node(r, node, "Reshape", "regraft_samples", (Value *[]){node->inputs[0], target}, 2));
-    node_set_input(node, 1, batch_ints(node->graph, "regraft_places", places->rank - 1, places->dims + 1, at));
+    batch_set_input(node, 1, batch_ints(node->graph, "regraft_places", places->rank - 1, places->dims + 1, at));
     node_set_int(node, "axis", 1);
     dims[0] = r->to;
     Value *samples = graph_add_value(other->graph, "regraft_samples");
@@ -65,7 +65,7 @@ Status batch_settle_gather_nd(Rebatch *r, const Node *base, Node *other, Error *
     }
     Value *rest = batch_ints(node->graph, "regraft_places", places->rank, dims, at);
     Value *shape = batch_shape(r, node, places->rank, 0, ones);
-    node_set_input(node, 1, batch_node(r, node, "Expand", "regraft_expanded", (Value *[]){rest, shape}, 2));
+    batch_set_input(node, 1, batch_node(r, node, "Expand", "regraft_expanded", (Value *[]){rest, shape}, 2));
     node_set_int(node, "batch_dims", 1);
     dims[0] = r->to;
     Value *expanded = graph_add_value(other->graph, "regraft_expanded");
