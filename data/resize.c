@@ -144,9 +144,11 @@ VECTOR_CLONES static void widen(const unsigned char *restrict from, int n, int32
         for (int k = 0; k < 16; k++)
             to[4 * i + k] = pixels[k];
     }
-    for (; i < n; i++)
+    for (; i < n; i++) {
         for (int c = 0; c < 3; c++)
             to[4 * i + c] = from[3 * i + c];
+        to[4 * i + 3] = 0; /* what lies there from before could overflow in the sum */
+    }
 }
 
 /* One row [source width, 4] -> [n, 3] */
