@@ -42,11 +42,11 @@ static Status take_back(Model *document, Tensor *origin, const float *after, dou
 {
     if (origin->dtype != DTYPE_F32)
         return fail(err, STATUS_UNSUPPORTED, "%s: running statistics in %s", origin->name, dtype_name(origin->dtype));
-    const float *file = origin->data;
     float *old = arena_alloc(&document->arena, origin->bytes);
     for (int64_t i = 0; i < tensor_count(origin); i++) {
-        double added = ((double)after[i] - keep * (double)file[i]) * unbias;
-        old[i] = (float)(((double)file[i] - added) / keep);
+        double file = tensor_f64_at(origin, i); /* a mapped file aligns nothing */
+        double added = ((double)after[i] - keep * file) * unbias;
+        old[i] = (float)((file - added) / keep);
     }
     origin->data = old;
     return STATUS_OK;
