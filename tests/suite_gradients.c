@@ -5,8 +5,8 @@
  * compared with the double numbers; then in bf16, where the processor has it. At the end every row that has `grad` or
  * `prepare` must have been met.
  *
- * `suite_gradients [WORD..]` runs the cases whose family or name contains a word, `suite_gradients --every N` one case of
- * N (under sanitizers, which take too long over all), both without that last check; -v prints each. */
+ * `suite_gradients [WORD..]` runs the cases whose family or name contains a word, without that last check; -v prints
+ * each. */
 #include "tests/test.h"
 
 #include <ctype.h>
@@ -44,7 +44,7 @@ typedef struct Suite {
     Arena arena; /* its keys */
     const OpDef *tables[64];
     OpSet ops; /* the built-in rows and Dot */
-    int run, failed, seen, every; /* one of `every` cases runs */
+    int run, failed;
     bool verbose, narrow; /* narrow: the processor has bf16 */
 } Suite;
 
@@ -584,7 +584,7 @@ static bool chosen(const struct Family *family, const GradientCase *c, int word_
 static void run_family(Suite *suite, const struct Family *family, int word_count, char **words)
 {
     for (const GradientCase *c = family->cases; c->name; c++) {
-        if (!chosen(family, c, word_count, words) || suite->seen++ % suite->every != 0)
+        if (!chosen(family, c, word_count, words))
             continue;
         Error err = {0};
         suite->run++;
@@ -625,19 +625,13 @@ int main(int argc, char **argv)
     suite.tables[builtin_ops.count] = dot_rows;
     suite.ops = (OpSet){suite.tables, builtin_ops.count + 1};
     int first = 1;
-    suite.every = 1;
-    if (argc > first && strcmp(argv[first], "-v") == 0) {
+    if (argc > 1 && strcmp(argv[1], "-v") == 0) {
         suite.verbose = true;
-        first++;
-    }
-    if (argc > first + 1 && strcmp(argv[first], "--every") == 0) {
-        suite.every = (int)strtol(argv[first + 1], NULL, 10);
-        suite.every = suite.every < 1 ? 1 : suite.every;
-        first += 2;
+        first = 2;
     }
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
         run_family(&suite, &families[i], argc - first, argv + first);
-    int unmet = argc == first && suite.every == 1 ? report_unmet(&suite) : 0;
+    int unmet = argc == first ? report_unmet(&suite) : 0;
     printf("%d cases, %d failed, %d rows without a case\n", suite.run, suite.failed, unmet);
     map_release(&suite.met);
     arena_release(&suite.arena);
