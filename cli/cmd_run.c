@@ -8,6 +8,7 @@
 #include "cli/args.h"
 #include "cli/cli.h"
 #include "cli/print.h"
+#include "cli/profile.h"
 #include "cli/run.h"
 
 enum { CASE_SECONDS = 120 };
@@ -30,6 +31,8 @@ static const Option options[] = {
      .choices = engine_names},
     {OPTION("--seed", 0, INT, seed, "N", "for nodes that draw random numbers")},
     {OPTION("--threads", 0, INT, threads, "N", "threads of computation"), .positive = true},
+    {OPTION("--profile", 0, FLAG, profile, NULL, "where the time went, by operator and by step")},
+    {OPTION("--trace", 0, TEXT, trace, "FILE", "the run in Chrome's trace format, for Perfetto")},
     {OPTION("--suite", 0, TEXT, suite, "DIR", "run every case below DIR (ONNX backend test format) and compare")},
     {OPTION("--json", 0, FLAG, json, NULL, "print JSON; with --suite a line a case, then the counts")},
     {0}};
@@ -89,9 +92,21 @@ static Status take_inputs(const Fields *fields, const Model *model, const Npz *n
 
 static Status run_engine(const Fields *fields, const Run *run, Array **outputs, Arena *arena, Error *err)
 {
+    if (fields->engine == ENGINE_INTERPRETER && (fields->profile || fields->trace != NULL))
+        return fail(err, STATUS_USAGE, "--profile and --trace are of planned runs, not of --engine interpreter");
     if (fields->engine == ENGINE_INTERPRETER)
         return run_interpreted(run, outputs, arena, (uint64_t)fields->seed, err);
-    Status status = run_planned(run, outputs, arena, (uint64_t)fields->seed, err);
+    Str table, trace;
+    Run told = *run;
+    str_init(&table);
+    str_init(&trace);
+    told.profile = fields->profile ? &table : NULL;
+    told.trace = fields->trace != NULL ? &trace : NULL;
+    Status status = run_planned(&told, outputs, arena, (uint64_t)fields->seed, err);
+    if (status == STATUS_OK)
+        status = profile_write(&table, &trace, fields->trace, err);
+    str_release(&table);
+    str_release(&trace);
     if (status != STATUS_UNSUPPORTED || fields->engine == ENGINE_PLAN)
         return status;
     say_note("interpreted: %s", err->message);

@@ -99,6 +99,8 @@ static const Option options[] = {
     {OPTION("--precision", 0, CHOICE, precision, "TYPE",
             "what training computes in; parameters stay f32. auto: bf16 where the processor multiplies such numbers"),
      .choices = precisions},
+    {OPTION("--profile", 0, FLAG, profile, NULL, "afterwards, where the time of training steps went, by operator and by step")},
+    {OPTION("--trace", 0, TEXT, trace, "FILE", "the last training step in Chrome's trace format, for Perfetto")},
     {OPTION("--plain-kernels", 0, FLAG, plain_kernels, NULL,
             "no channel layouts and fast paths: for finding out what a fault is due to")},
     {OPTION("--json", 0, FLAG, json, NULL, "events as JSON lines on stdout")},

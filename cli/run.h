@@ -7,11 +7,11 @@
 #include "runtime/runtime.h"
 
 typedef struct RunFields {
-    const char *input, *output, *suite, *of, *loss;
+    const char *input, *output, *suite, *of, *loss, *trace;
     TextList gradients;
     int engine;
     int64_t seed, threads, klass; /* klass -1: the largest score of each sample */
-    bool json;
+    bool json, profile;
 } RunFields;
 
 /* What of --gradient can be told before anything runs. */

@@ -20,7 +20,8 @@ typedef struct TuneFields {
     int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden, memory;
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
         crop;
-    bool nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe,
+    const char *trace;
+    bool profile, nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe,
         plain_kernels, mpi;
 } TuneFields;
 

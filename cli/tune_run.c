@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/profile.h"
 #include "cli/tune.h"
 
 static double seconds_now(void)
@@ -97,6 +98,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                             .by_accuracy = tune->task == TASK_CLASSES,
                             .comm = tune->comm,
                             .plain_only = f->plain_kernels,
+                            .profile = f->profile || f->trace != NULL,
                             .precision = tune->precision,
                             .no_decay_1d = !plain,
                             .diverged_factor = plain ? 0 : 50,
@@ -319,6 +321,20 @@ static Status go_on(Tune *tune, Trainer *trainer, const char *checkpoint, Error 
     return STATUS_OK;
 }
 
+static Status show_profile(const Tune *tune, const Trainer *trainer, Error *err)
+{
+    Str table, trace;
+    str_init(&table);
+    str_init(&trace);
+    Status status = trainer_profile(trainer, tune->fields->profile ? &table : NULL,
+                                    tune->fields->trace != NULL ? &trace : NULL, err);
+    if (status == STATUS_OK)
+        status = profile_write(&table, &trace, tune->fields->trace, err);
+    str_release(&table);
+    str_release(&trace);
+    return status;
+}
+
 static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char *name, Error *err)
 {
     double begin = seconds_now();
@@ -341,6 +357,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     tune->tuned.seconds = seconds_now() - begin;
     part_release(&train); /* a loader holds batches: measuring opens its own */
     part_release(&val);
+    if (status == STATUS_OK)
+        status = show_profile(tune, trainer, err);
     if (status == STATUS_OK)
         status = evaluate_arm(tune, trainer, &tune->tuned, err);
     tune->tuned.measured = status == STATUS_OK;

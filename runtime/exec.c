@@ -96,9 +96,13 @@ static Status run_steps(Plan *plan, Error *err)
         TRY(step->run(step, err));
         if (plan->hook != NULL)
             plan->hook->after(plan->hook->context, s);
-        if (plan->options.profile)
-            step->seconds += seconds_now() - begin;
+        if (plan->options.profile) {
+            step->begin = begin;
+            step->took = seconds_now() - begin;
+            step->seconds += step->took;
+        }
     }
+    plan->runs++;
     return STATUS_OK;
 }
 

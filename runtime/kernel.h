@@ -55,7 +55,8 @@ struct Step {
     struct Plan *plan;
     DnnlCall *call;   /* when the step is one primitive: bound by the plan after placing */
     const char *kernel; /* which implementation was chosen, for --profile and tests: "jit:avx512_core", "own" */
-    double seconds;   /* filled when the plan profiles */
+    double seconds;   /* of all runs, filled when the plan profiles */
+    double begin, took; /* of the last run */
     uint64_t stream;  /* randomness: stable number of the node */
     int position;     /* in the plan's list; -1 while not in it */
 };

@@ -71,6 +71,7 @@ struct Plan {
     size_t scratch_bytes;
     PlanBill bill;
     uint64_t seed, step;
+    size_t runs; /* that ended well */
     bool adding;  /* the run in progress adds its gradients */
     float weight; /* of this run's gradients */
     size_t delivered; /* gradients that a run writes: the store's others are zero (a task does not reach another's head) */

@@ -25,7 +25,7 @@ static Status check_input(const Value *value, const Array *array, Error *err)
 
 Status run_build(Run *run, Model *document, const Array **inputs, Error *err)
 {
-    *run = (Run){document, NULL, inputs};
+    *run = (Run){.document = document, .inputs = inputs};
     const Graph *graph = document->graph;
     Binding *bindings = arena_array(&document->arena, Binding, graph->input_count);
     size_t count = 0;
@@ -93,7 +93,11 @@ Status run_planned(const Run *run, Array **outputs, Arena *arena, uint64_t seed,
     TRY(pass_expand(run->working->graph, err));
     TRY(check_plannable(run, err));
     Plan *plan;
-    TRY(plan_build(run->working, NULL, &(PlanOptions){0}, &plan, err));
+    PlanOptions options = {.profile = run->profile != NULL || run->trace != NULL};
+    MachinePeak peak = {0};
+    if (run->profile != NULL)
+        TRY(peak_measure(&peak, err));
+    TRY(plan_build(run->working, NULL, &options, &plan, err));
     for (size_t i = 0; i < graph->input_count; i++) {
         const Array *array = input_of(run, i);
         void *to = plan_input(plan, i);
@@ -103,6 +107,10 @@ Status run_planned(const Run *run, Array **outputs, Arena *arena, uint64_t seed,
     Status status = plan_run(plan, seed, 1, false, err);
     for (size_t i = 0; i < graph->output_count && status == STATUS_OK; i++)
         status = copy_output(plan, graph, i, arena, &outputs[i], err);
+    if (status == STATUS_OK && run->profile != NULL)
+        plan_profile(plan, &peak, run->profile);
+    if (status == STATUS_OK && run->trace != NULL)
+        plan_trace(plan, run->trace);
     plan_free(plan);
     return status;
 }

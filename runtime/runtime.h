@@ -153,6 +153,17 @@ Status plan_build_within(const PlanMaker *maker, ParamStore *store, const PlanOp
 /* Runs the document on two batches of `baked` samples apart and on both together: *same, when the outputs agree. */
 Status samples_independent(Model *document, int64_t baked, bool *same, Error *err);
 
+/* ---- peak.c, profile.c: where the time goes ------------------------------------------------------------------------ */
+
+typedef struct MachinePeak { /* a second; bf16_flops 0: the processor has none */
+    double f32_flops, bf16_flops, bytes;
+} MachinePeak;
+
+Status peak_measure(MachinePeak *peak, Error *err); /* takes about 0.2 s */
+/* Of a plan built with `profile`: a table by operator and by step, longest first, and the last run in Chrome's trace format. */
+void plan_profile(const Plan *plan, const MachinePeak *peak, Str *out);
+void plan_trace(const Plan *plan, Str *out);
+
 /* ---- untrace.c ------------------------------------------------------------------------------------------------ */
 
 /* Takes back what tracing in training mode did to the document's running statistics; see untrace.c. `arrays` are the example inputs by name.
@@ -201,6 +212,7 @@ typedef struct Run {
     Model *document;
     Model *working;
     const Array **inputs; /* the caller's */
+    Str *profile, *trace; /* run_planned: filled in when not NULL */
 } Run;
 
 /* The working graph for inputs of these shapes, every node doing what its attributes say. An initializer that is also an input takes

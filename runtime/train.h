@@ -236,6 +236,7 @@ typedef struct TrainOptions {
     bool by_accuracy;         /* best means accuracy, ties by loss; else loss alone */
     Comm *comm; /* processes that train together; NULL: alone */
     bool plain_only;
+    bool profile;             /* time every step: see trainer_profile */
     Precision precision;      /* of training steps; evaluation is f32, as what is exported computes */
     bool no_decay_1d;         /* biases and norms are not decayed */
     const char *checkpoint;   /* path written after every epoch and on interruption; NULL: none */
@@ -261,6 +262,8 @@ ParamStore *trainer_store(Trainer *trainer);
 /* Settles what training takes before anything large is allocated, from the first batch; trainer_run does it by itself.
  * STATUS_ENVIRONMENT names the smallest TrainOptions.memory that would do. */
 Status trainer_prepare(Trainer *trainer, Source *train, Source *validation, Error *err);
+/* Of the training plan that ran most often; either may be NULL. STATUS_OK with nothing written when none has run. */
+Status trainer_profile(const Trainer *trainer, Str *table, Str *trace, Error *err);
 TrainBill trainer_bill(const Trainer *trainer); /* after trainer_prepare */
 /* Trains. STATUS_DIVERGED, STATUS_INTERRUPTED: the store holds the last good parameters and the checkpoint is written. */
 Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *err);

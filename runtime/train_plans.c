@@ -2,6 +2,7 @@
  * shape starts from the document and takes milliseconds. */
 #include <string.h>
 
+#include "runtime/plan.h"
 #include "runtime/trainer.h"
 
 static bool same_types(const PlanEntry *entry, const Batch *batch)
@@ -116,6 +117,7 @@ Status trainer_plan(Trainer *trainer, const Batch *batch, bool training, PlanEnt
                            .plain_only = trainer->options.plain_only,
                            .accumulates = training && (trainer->options.accumulate > 1 || trainer->part_rows > 0),
                            .workspace = &trainer->space,
+                           .profile = training && trainer->options.profile,
                            .precision = training ? trainer->options.precision : PRECISION_F32};
     Status status = plan_build_within(&maker, trainer->store, &options, memory_for_plan(trainer, training),
                                       &entry->working, &entry->plan, &entry->budget, err);
@@ -167,4 +169,24 @@ void trainer_forget_plans(Trainer *trainer)
 {
     for (int i = 0; i < PLAN_CACHE; i++)
         entry_release(&trainer->plans[i]);
+}
+
+Status trainer_profile(const Trainer *trainer, Str *table, Str *trace, Error *err)
+{
+    const Plan *most = NULL;
+    MachinePeak peak = {0};
+    for (int i = 0; i < PLAN_CACHE; i++) {
+        const PlanEntry *entry = &trainer->plans[i];
+        if (entry->plan != NULL && entry->training && (most == NULL || entry->plan->runs > most->runs))
+            most = entry->plan;
+    }
+    if (most == NULL || most->runs == 0)
+        return STATUS_OK;
+    if (table != NULL) {
+        TRY(peak_measure(&peak, err));
+        plan_profile(most, &peak, table);
+    }
+    if (trace != NULL)
+        plan_trace(most, trace);
+    return STATUS_OK;
 }

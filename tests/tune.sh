@@ -73,7 +73,9 @@ least=$(sed -nE 's/.*would do is ([0-9]+)M.*/\1/p' err)
 expect 0 "what was named" "${limited[@]}" --memory "$((least + 2))M" -o limited.onnx
 total=$(sed -nE 's/.*"event":"memory".*"total":([0-9]+).*/\1/p' out | head -n 1)
 holds "the bill keeps to it" test "${total:-0}" -gt 0 -a "${total:-0}" -le "$(((least + 2) << 20))"
-expect 0 "without a limit" "${limited[@]}" -o whole.onnx
+expect 0 "without a limit, profiled" "${limited[@]}" -o whole.onnx --profile --trace trace.json
+holds "the profile tells steps and peaks" grep -q "peaks measured" err
+holds "and the trace is one of Chrome's" grep -q '"traceEvents"' trace.json
 holds "the result tells the memory" grep -q '"memory": *{"parameters"' out
 
 # unreadable pictures: named once, and the run is that without them
