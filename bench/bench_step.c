@@ -4,7 +4,7 @@
  *
  * MODE: full (every parameter is trained), head (the last linear layer), last:N, forward (frozen trunk, nothing trained).
  * BATCH_FOLDER holds `input_K.bin` for each graph input and `target.bin`, raw little-endian rows with `shapes.txt` naming
- * "input_K dtype dims...". Keys: `profile=1`, `precision=bf16`, `memory=900M` (what the plan and its parameters may take). A key that this build does not know is an error. Commands on stdin, answers on
+ * "input_K dtype dims...". Keys: `profile=1`, `precision=bf16`, `memory=900M` (what the process may take). A key that this build does not know is an error. Commands on stdin, answers on
  * stdout, one line each:
  *     step N   ->  milliseconds of each of N steps, then `loss L` (forward: the outputs' mean absolute value)
  *     profile  ->  the plan, one line a step, then `.`
@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "passes/passes.h"
 #include "runtime/dnnl.h"
@@ -146,6 +147,20 @@ static void set_option(Bench *bench, const char *option)
     exit(2);
 }
 
+/* memory= is about the whole process: what it has and what the library will add is taken off first. */
+static size_t left_of(size_t memory)
+{
+    const size_t library = 48 << 20;
+    unsigned long pages = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (file != NULL && fscanf(file, "%lu %lu", &pages, &resident) != 2)
+        resident = 0;
+    if (file != NULL)
+        fclose(file);
+    size_t taken = resident * (size_t)sysconf(_SC_PAGESIZE) + library;
+    return memory == 0 ? 0 : memory > taken ? memory - taken : 1;
+}
+
 static Status make_working(void *context, Model **working, Error *err)
 {
     Bench *bench = context;
@@ -165,11 +180,6 @@ static void build(Bench *bench, char **argv)
     choose_parameters(bench, argv[2]);
     bench->binding_count = read_shapes(argv[3], bench->bindings, bench->document->graph, 16);
     bench->loss = (LossSpec){.kind = loss_kind(argv[4]), .weight = 1, .ignore_index = -1, .target_name = "target"};
-    check(bench, params_new(&bench->params, &bench->store, &bench->err));
-    bench->plan_options.training = bench->trains;
-    PlanMaker maker = {make_working, bench};
-    check(bench, plan_build_within(&maker, bench->store, &bench->plan_options, bench->memory, &bench->working,
-                                   &bench->plan, &bench->budget, &bench->err));
     OptimizerKind kind = OPTIMIZER_SGD;
     if (!optimizer_parse(argv[5], &kind)) {
         fprintf(stderr, "bench_step: no optimizer '%s'\n", argv[5]);
@@ -177,7 +187,16 @@ static void build(Bench *bench, char **argv)
     }
     bench->optimizer = optimizer_default(kind);
     bench->optimizer.lr = strtod(argv[6], NULL);
+    model_rest(bench->document);
+    size_t memory = left_of(bench->memory);
+    check(bench, params_new(&bench->params, &bench->store, &bench->err));
     model_rest(bench->document); /* parameters are in the store now */
+    size_t states = (size_t)optimizer_states(&bench->optimizer) * bench->store->total * sizeof(float);
+    memory = memory > states ? memory - states : memory > 0;
+    bench->plan_options.training = bench->trains;
+    PlanMaker maker = {make_working, bench};
+    check(bench, plan_build_within(&maker, bench->store, &bench->plan_options, memory, &bench->working,
+                                   &bench->plan, &bench->budget, &bench->err));
     fill_inputs(bench, argv[3]);
 }
 
