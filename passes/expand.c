@@ -96,6 +96,8 @@ Status pass_unroll(Graph *graph, Error *err)
         changed = false;
         for (Node *node = graph->first, *next; node != NULL; node = next) {
             next = node->next;
+            if (changed && !is_unrolled(node)) /* what a body has left may tell its type */
+                TRY(infer_node(node, &next, err));
             if (!is_unrolled(node) || !inputs_known(node))
                 continue;
             size_t before = graph->node_count;
