@@ -18,7 +18,7 @@
 enum {
     TIE_ELEMENTS = 1024,  /* smaller transposed copies without any record are coincidences */
     MERGE_ELEMENTS = 1024, /* dynamo merges equal initializers up to this size */
-    TIE_WINDOW = 64
+    TIE_WINDOW = 8
 };
 
 bool tensor_is_uniform(const Tensor *tensor)
