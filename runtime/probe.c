@@ -199,6 +199,11 @@ static void minimise(const Problem *p, Lbfgs *l)
 
 /* ---- standardisation, folds -------------------------------------------------------------------------------------- */
 
+/* Features of a deep trunk differ by about 1e-6 of themselves from one kernel, or one runtime, to the next. A head that
+ * amplified differences of that size would read noise: as in Wiener's filter, 1/deviation is multiplied by
+ * deviation^2 / (deviation^2 + noise^2), which is next to one for whatever says something. */
+static const double feature_noise = 1e-5;
+
 static void standardise(const float *features, size_t n, size_t width, double *mean, double *scale)
 {
     for (size_t k = 0; k < width; k++)
@@ -214,8 +219,8 @@ static void standardise(const float *features, size_t n, size_t width, double *m
             scale[k] += d * d;
         }
     for (size_t k = 0; k < width; k++) {
-        double deviation = sqrt(scale[k] / (double)n);
-        scale[k] = deviation < 1e-6 * (fabs(mean[k]) + 1e-6) ? 0 : 1 / deviation; /* a constant feature says nothing */
+        double noise = feature_noise * (fabs(mean[k]) + 1e-6), deviation = sqrt(scale[k] / (double)n);
+        scale[k] = deviation / (deviation * deviation + noise * noise);
     }
 }
 

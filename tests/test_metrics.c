@@ -110,6 +110,26 @@ static void a_probe_separates_what_can_be_separated(void **state)
     assert_int_equal(probe_fit(features, labels, N, WIDTH, 3, -1, NULL, 1, &probe, &err), STATUS_REJECTED);
 }
 
+/* The second feature is 3 but for its last bits; those agree with the labels, by chance. */
+static void a_probe_does_not_read_the_last_bits_of_a_feature(void **state)
+{
+    (void)state;
+    enum { N = 60, WIDTH = 2 };
+    float features[N * WIDTH];
+    int64_t labels[N];
+    for (int i = 0; i < N; i++) {
+        labels[i] = i % 2;
+        features[i * WIDTH] = (float)sin(i * 7 + 1);
+        features[i * WIDTH + 1] = 3 + (float)labels[i] * 0x1p-20f;
+    }
+    Probe probe;
+    Error err = {0};
+    assert_ok(probe_fit(features, labels, N, WIDTH, 2, 1e-3, NULL, 1, &probe, &err), &err);
+    for (size_t c = 0; c < 2; c++) /* one bit more or less moves no output by a hundredth */
+        assert_true(fabs((double)probe.weight[c * WIDTH + 1]) * 0x1p-22 < 1e-2);
+    probe_release(&probe);
+}
+
 static void sha256_gives_the_published_digests(void **state)
 {
     (void)state;
@@ -142,6 +162,7 @@ int main(void)
         cmocka_unit_test(labels_and_numbers_are_measured_column_by_column),
         cmocka_unit_test(a_probe_of_labels_learns_each_by_itself),
         cmocka_unit_test(a_probe_separates_what_can_be_separated),
+        cmocka_unit_test(a_probe_does_not_read_the_last_bits_of_a_feature),
         cmocka_unit_test(sha256_gives_the_published_digests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -111,6 +111,35 @@ static void outputs_that_training_did_not_give_are_found(void **state)
     assert_unverified(model, &witness, false, "differs from training's by ");
 }
 
+/* 1000 (a - b) with a and b near 1000: one bit of an input is 0.06 of the output, in whatever order it is summed. */
+static void what_rounding_does_is_no_fault_and_more_is_one(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    float x[8], y[4];
+    for (int k = 0; k < 2; k++) {
+        Model *model = parse_model("<ir_version: 8, opset_import: [\"\" : 17]> g (float[N,2] x) => (float[N,1] y) "
+                                   "<float[1,2] v = {1000.0, -1000.0}> { y = Gemm <transB = 1> (x, v) }");
+        assert_ok(document_save(model, output(), false, &err), &err);
+        for (int i = 0; i < 4; i++) {
+            x[2 * i] = 1000.0f + (float)i / 64;
+            x[2 * i + 1] = 1000;
+            y[i] = 1000 * (x[2 * i] - x[2 * i + 1]) + (k == 0 ? 0.1f : 3.0f); /* 2e-3 and 6e-2 of the largest */
+        }
+        Witness witness = {.inputs = {{.dtype = DTYPE_F32, .rank = 2, .dims = {4, 2}, .count = 8, .data = x}},
+                           .input_count = 1,
+                           .rows = y,
+                           .count = 4,
+                           .tolerance = 1e-3};
+        if (k == 1) {
+            assert_unverified(model, &witness, false, "differs from training's by 3 ");
+            continue;
+        }
+        assert_ok(document_verify(model, NULL, &witness, false, output(), &err), &err);
+        model_free(model);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +147,7 @@ int main(void)
         cmocka_unit_test(another_node_or_number_is_found),
         cmocka_unit_test(another_output_is_found),
         cmocka_unit_test(outputs_that_training_did_not_give_are_found),
+        cmocka_unit_test(what_rounding_does_is_no_fault_and_more_is_one),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
