@@ -251,7 +251,46 @@ static Value *flat_rows(Builder *b, Value *x)
     return compose_reshape(b, x, 2, dims);
 }
 
-/* dB' = alpha A'^T dY'. A weight that all batches share meets all rows at once: one product, no sum over batches. */
+/* Of A and dY the one that moves, and how, for the rows of both to lie in one order; `moves` counts its elements. */
+typedef struct Alignment {
+    bool possible, moves_a;
+    int64_t moves, perm[RANK_MAX];
+} Alignment;
+
+/* `moved`, whose logical dims are at perm_moved, comes to lie like the other, which holds logical dim order[i] at i. */
+static void consider_moving(Alignment *best, const Value *moved, const int64_t *perm_moved, const int64_t *order,
+                            bool moves_a)
+{
+    int64_t perm[RANK_MAX];
+    int rank = moved->type.rank;
+    if (order[rank - 1] != rank - 1) /* the other's columns lie apart */
+        return;
+    for (int i = 0; i < rank; i++)
+        perm[i] = perm_moved[order[i]];
+    int64_t moves = perm_is_identity(rank, perm) ? 0 : dims_count(rank, moved->type.dims);
+    if (best->possible && best->moves <= moves)
+        return;
+    *best = (Alignment){.possible = true, .moves_a = moves_a, .moves = moves};
+    memcpy(best->perm, perm, sizeof perm);
+}
+
+/* The cheaper of moving A and moving dY; not possible when summing the batches' products moves less. */
+static Alignment rows_alignment(const Factors *f, const int64_t *perm_dy)
+{
+    int64_t order_a[RANK_MAX];
+    int rank = f->rank;
+    Alignment best = {0};
+    perm_invert(rank, f->perm_a, order_a);
+    consider_moving(&best, f->a, f->perm_a, f->perm_y, true);
+    consider_moving(&best, f->dy, perm_dy, order_a, false);
+    int64_t rows = f->dy->type.dims[perm_dy[rank - 2]], columns = f->dy->type.dims[perm_dy[rank - 1]];
+    int64_t batches = dims_count(rank, f->dy->type.dims) / (rows * columns > 0 ? rows * columns : 1);
+    best.possible = best.possible && best.moves <= batches * dims_count(2, f->b->type.dims);
+    return best;
+}
+
+/* dB' = alpha A'^T dY'. A weight that all batches share meets all rows at once: one product, no sum over batches; where
+ * A and dY hold their rows in different orders, the smaller is transposed first. */
 static Value *right_gradient(Builder *b, const Factors *f)
 {
     static const int64_t swapped[] = {1, 0};
@@ -259,9 +298,14 @@ static Value *right_gradient(Builder *b, const Factors *f)
     int rank = f->b->type.rank;
     perm_invert(f->rank, f->perm_y, perm_dy);
     perm_invert(rank, f->perm_b, perm_out);
-    if (rank == 2 && f->a->type.rank > 2 && perm_is_identity(f->rank, f->perm_y) &&
-        perm_is_identity(f->a->type.rank, f->perm_a))
-        return compose_strided(b, flat_rows(b, f->a), swapped, flat_rows(b, f->dy), NULL, perm_out, 2, f->alpha);
+    if (rank == 2 && f->a->type.rank > 2) {
+        Alignment align = rows_alignment(f, perm_dy);
+        if (align.possible) {
+            Value *a = align.moves_a ? compose_transpose(b, f->a, align.perm) : f->a;
+            Value *dy = align.moves_a ? f->dy : compose_transpose(b, f->dy, align.perm);
+            return compose_strided(b, flat_rows(b, a), swapped, flat_rows(b, dy), NULL, perm_out, 2, f->alpha);
+        }
+    }
     swap_last(f->a->type.rank, f->perm_a, perm_a);
     if (same_batches(f->b, f->perm_b, f->dy, perm_dy))
         return compose_strided(b, f->a, perm_a, f->dy, perm_dy, perm_out, rank, f->alpha);

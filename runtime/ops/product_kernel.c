@@ -35,19 +35,33 @@ static void drop_batch(Product *p, int d)
     }
 }
 
-/* Rows of different batches that meet the same B are rows of one matrix when they lie at one distance. */
+/* Rows of different batches that meet the same B are rows of one matrix when they lie at one distance: the batch
+ * around the rows, or within them. */
 static bool batch_joins_rows(Product *p, int d)
 {
-    if (p->b_batch[d] != 0 || p->c_m != 0)
+    int64_t n = p->batch[d];
+    bool around = p->a_batch[d] == p->a_m * p->m && p->y_batch[d] == p->y_m * p->m;
+    bool within = p->a_m == p->a_batch[d] * n && p->y_m == p->y_batch[d] * n;
+    if (p->b_batch[d] != 0 || p->c_m != 0 || (p->m != 1 && !around && !within))
         return false;
-    if (p->m == 1) {
+    if (p->m == 1 || within) {
         p->a_m = p->a_batch[d];
         p->y_m = p->y_batch[d];
-    } else if (p->a_batch[d] != p->a_m * p->m || p->y_batch[d] != p->y_m * p->m) {
-        return false;
     }
-    p->m *= p->batch[d];
+    p->m *= n;
     return true;
+}
+
+/* Every batch dim that B is repeated for may be the rows; the longest packs B least often. */
+static void longest_rows(Product *p)
+{
+    for (int d = 0; d < p->batch_rank; d++) {
+        int64_t m = p->m, a_m = p->a_m, y_m = p->y_m;
+        if (p->b_batch[d] != 0 || p->c_m != 0 || p->batch[d] <= m)
+            continue;
+        p->m = p->batch[d], p->a_m = p->a_batch[d], p->y_m = p->y_batch[d];
+        p->batch[d] = m, p->a_batch[d] = a_m, p->y_batch[d] = y_m;
+    }
 }
 
 static bool batches_join(const Product *p, int d)
@@ -76,8 +90,10 @@ static void product_merge(Product *p)
     for (int d = p->batch_rank - 1; d >= 0; d--)
         if (p->batch[d] == 1)
             drop_batch(p, d);
-    for (int d = p->batch_rank - 1; d >= 0 && batch_joins_rows(p, d); d--)
-        drop_batch(p, d);
+    for (int d = p->batch_rank - 1; d >= 0; d--)
+        if (batch_joins_rows(p, d))
+            drop_batch(p, d);
+    longest_rows(p);
     for (int d = p->batch_rank - 2; d >= 0; d--)
         if (batches_join(p, d)) {
             p->batch[d + 1] *= p->batch[d];
@@ -237,21 +253,25 @@ static Status run_call(Step *step, Error *err)
     return STATUS_OK;
 }
 
-/* [batch.., rows, columns] with these strides; repeated batch dims are 1. */
+/* [batch.., rows, columns] with these strides; repeated batch dims are 1. A single batch dim gets one more before it:
+ * the library knows rows that lie between batches (acbd) in four dims only. */
 static Status operand_md(dnnl_md *md, DType dtype, const Product *p, const int64_t *batch_strides, int64_t rows,
                          int64_t columns, int64_t row_stride, int64_t column_stride, Error *err)
 {
-    int64_t dims[RANK_MAX + 2], strides[RANK_MAX + 2];
-    for (int i = 0; i < p->batch_rank; i++) {
-        bool repeated = batch_strides == NULL || batch_strides[i] == 0;
-        dims[i] = repeated ? 1 : p->batch[i];
-        strides[i] = repeated ? rows * columns : batch_strides[i];
+    int64_t dims[RANK_MAX + 2], strides[RANK_MAX + 2], all = rows * columns;
+    int rank = 0;
+    for (int i = p->batch_rank == 1 ? -1 : 0; i < p->batch_rank; i++, rank++) {
+        bool repeated = batch_strides == NULL || i < 0 || batch_strides[i] == 0;
+        dims[rank] = repeated ? 1 : p->batch[i];
+        strides[rank] = repeated ? all : batch_strides[i];
     }
-    dims[p->batch_rank] = rows;
-    dims[p->batch_rank + 1] = columns;
-    strides[p->batch_rank] = row_stride;
-    strides[p->batch_rank + 1] = column_stride;
-    return dnnl_md_strided(md, dtype, p->batch_rank + 2, dims, strides, err);
+    if (p->batch_rank == 1)
+        strides[0] = all * dims[1];
+    dims[rank] = rows;
+    dims[rank + 1] = columns;
+    strides[rank] = row_stride;
+    strides[rank + 1] = column_stride;
+    return dnnl_md_strided(md, dtype, rank + 2, dims, strides, err);
 }
 
 typedef struct MatmulParts {
