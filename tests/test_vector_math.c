@@ -38,6 +38,29 @@ WRAP(sigmoid)
 WRAP(softplus)
 WRAP(tanh_softplus)
 
+static float my_normal(float x)
+{
+    float bell;
+    return vector_normal(x, &bell);
+}
+
+static float my_bell(float x)
+{
+    float bell;
+    vector_normal(x, &bell);
+    return bell;
+}
+
+static double normal(double x)
+{
+    return 0.5 * erfc(-x * sqrt(0.5));
+}
+
+static double bell(double x)
+{
+    return exp(-0.5 * x * x);
+}
+
 static double sigmoid(double x)
 {
     return 1 / (1 + exp(-x));
@@ -63,6 +86,10 @@ static void functions_are_right_to_a_few_units_in_the_last_place(void **state)
     assert_true(worst(my_log1p, log1p, 0, 1, 0) < 3 * ulp);
     assert_true(worst(my_expm1, expm1, -20, 1, 0) < 3 * ulp);
     assert_true(worst(my_erf, erf, -5, 5, 0) < 2 * ulp);
+    assert_true(worst(my_normal, normal, 0, 20, 0) < 2 * ulp);
+    assert_true(worst(my_normal, normal, -1, 0, 0) < 3 * ulp);
+    assert_true(worst(my_normal, normal, -5, -1, 0) < 7 * ulp);
+    assert_true(worst(my_bell, bell, -5, 5, 0) < 5 * ulp);
     assert_true(worst(my_tanh, tanh, -12, 12, 0) < 3 * ulp);
     assert_true(worst(my_sigmoid, sigmoid, -80, 80, 0) < 3 * ulp);
     assert_true(worst(my_softplus, softplus, -60, 60, 0) < 4 * ulp);
@@ -74,6 +101,8 @@ static void ends_of_the_range_are_what_they_should_be(void **state)
     (void)state;
     assert_true(vector_exp(-1000) == 0 && isinf(vector_exp(1000)) && isnan(vector_exp(NAN)));
     assert_true(vector_erf(100) == 1 && vector_erf(-100) == -1 && vector_erf(0) == 0 && isnan(vector_erf(NAN)));
+    assert_true(my_normal(100) == 1 && my_normal(-100) == 0 && my_normal(0) == 0.5F && isnan(my_normal(NAN)));
+    assert_true(my_normal(INFINITY) == 1 && my_normal(-INFINITY) == 0 && my_bell(3e38F) == 0 && my_bell(0) == 1);
     assert_true(vector_tanh(100) == 1 && vector_tanh(-100) == -1 && isnan(vector_tanh(NAN)));
     assert_true(vector_sigmoid(200) == 1 && vector_sigmoid(-200) == 0 && isnan(vector_sigmoid(NAN)));
     assert_true(vector_softplus(1000) == 1000 && vector_softplus(-1000) == 0 && isnan(vector_softplus(NAN)));

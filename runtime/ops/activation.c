@@ -371,7 +371,8 @@ VECTOR_INLINE double gelu_at(double x) /* x/2 (1 + erf(x / sqrt 2)) */
 
 VECTOR_INLINE float vector_gelu(float x)
 {
-    return 0.5F * x * (1.0F + vector_erf(x * (float)ROOT_HALF));
+    float bell;
+    return x * vector_normal(x, &bell);
 }
 
 VECTOR_INLINE double gelu_slope(double x) /* P(x) + x p(x) */
@@ -381,8 +382,8 @@ VECTOR_INLINE double gelu_slope(double x) /* P(x) + x p(x) */
 
 VECTOR_INLINE float vector_gelu_slope(float x)
 {
-    float cdf = 0.5F * (1.0F + vector_erf(x * (float)ROOT_HALF));
-    return cdf + x * (float)ONE_BY_ROOT_TWO_PI * vector_exp(-0.5F * x * x);
+    float bell, cdf = vector_normal(x, &bell);
+    return cdf + x * (float)ONE_BY_ROOT_TWO_PI * bell;
 }
 
 VECTOR_INLINE double gelu_tanh_at(double x) /* x/2 (1 + tanh(sqrt(2/pi) (x + c x^3))) */
@@ -390,9 +391,15 @@ VECTOR_INLINE double gelu_tanh_at(double x) /* x/2 (1 + tanh(sqrt(2/pi) (x + c x
     return 0.5 * x * (1 + tanh(ROOT_TWO_BY_PI * (x + CUBIC * x * x * x)));
 }
 
+/* (1 + tanh u) / 2 = 1 / (1 + e^-2u) */
+VECTOR_INLINE float vector_gelu_gate(float x)
+{
+    return vector_sigmoid((float)(2 * ROOT_TWO_BY_PI) * (x + (float)CUBIC * x * x * x));
+}
+
 VECTOR_INLINE float vector_gelu_tanh(float x)
 {
-    return 0.5F * x * (1.0F + vector_tanh((float)ROOT_TWO_BY_PI * (x + (float)CUBIC * x * x * x)));
+    return x * vector_gelu_gate(x);
 }
 
 VECTOR_INLINE double gelu_tanh_slope(double x)
@@ -401,10 +408,10 @@ VECTOR_INLINE double gelu_tanh_slope(double x)
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * ROOT_TWO_BY_PI * (1 + 3 * CUBIC * x * x);
 }
 
-VECTOR_INLINE float vector_gelu_tanh_slope(float x)
+VECTOR_INLINE float vector_gelu_tanh_slope(float x) /* with gate g: g + 2 x g (1 - g) u' */
 {
-    float t = vector_tanh((float)ROOT_TWO_BY_PI * (x + (float)CUBIC * x * x * x));
-    return 0.5F * (1.0F + t) + 0.5F * x * (1.0F - t * t) * (float)ROOT_TWO_BY_PI * (1.0F + (float)(3 * CUBIC) * x * x);
+    float g = vector_gelu_gate(x);
+    return g + 2.0F * x * g * (1.0F - g) * (float)ROOT_TWO_BY_PI * (1.0F + (float)(3 * CUBIC) * x * x);
 }
 
 ELEMENTWISE(gelu_erf, X_OF, NO_PARAMS, gelu_at(x), vector_gelu(x))

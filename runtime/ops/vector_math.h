@@ -52,6 +52,32 @@ VECTOR_INLINE float vector_erf(float x)
     return x != x ? x : y;
 }
 
+/* P(X <= x) of a normal X, and *bell = e^(-x^2/2): P(X <= -a) = e^(-a^2/2) M(a), where M (Mills' ratio by sqrt(2 pi))
+ * is a quotient of polynomials with positive coefficients, fitted as erf's were (4.6e-9 relative before rounding).
+ * Within 7 ulp down to x = -5, where 1 + erf has lost all digits. */
+VECTOR_INLINE float vector_normal(float x, float *bell)
+{
+    const float end = 12.8F; /* P(X <= -12.8) is 8e-38 */
+    float away = x < 0 ? -x : x;
+    float a = away > end ? end : away;
+    float e = vector_exp_inner(-0.5F * a * a);
+    e = away > end ? 0 : e;
+    float p = 0.00397667056F;
+    p = p * a + 0.0396885127F;
+    p = p * a + 0.180425107F;
+    p = p * a + 0.434487909F;
+    p = p * a + 0.5F;
+    float q = 0.00996788032F;
+    q = q * a + 0.0994921848F;
+    q = q * a + 0.462053716F;
+    q = q * a + 1.19080877F;
+    q = q * a + 1.6668607F;
+    q = q * a + 1.0F;
+    float tail = p / q * e;
+    *bell = e;
+    return x < 0 ? tail : 1.0F - tail;
+}
+
 VECTOR_INLINE float vector_softplus(float x)
 {
     float a = x < 0 ? -x : x;
