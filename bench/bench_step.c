@@ -4,7 +4,7 @@
  *
  * MODE: full (every parameter is trained), head (the last linear layer), last:N, forward (frozen trunk, nothing trained).
  * BATCH_FOLDER holds `input_K.bin` for each graph input and `target.bin`, raw little-endian rows with `shapes.txt` naming
- * "input_K dtype dims...". Keys: `profile=1`, `precision=bf16`, `memory=900M` (what the process may take). A key that this build does not know is an error. Commands on stdin, answers on
+ * "input_K dtype dims...". Keys: `profile=1`, `precision=bf16`, `winograd=0` (direct convolutions only), `memory=900M` (what the process may take). A key that this build does not know is an error. Commands on stdin, answers on
  * stdout, one line each:
  *     step N   ->  milliseconds of each of N steps, then `loss L` (forward: the outputs' mean absolute value)
  *     profile  ->  the plan, one line a step, then `.`
@@ -139,6 +139,10 @@ static void set_option(Bench *bench, const char *option)
         bench->plan_options.profile = option[8] == '1';
         return;
     }
+    if (strncmp(option, "winograd=", 9) == 0) {
+        bench->plan_options.winograd = option[9] == '1';
+        return;
+    }
     if (strncmp(option, "memory=", 7) == 0 && parse_bytes(option + 7, &bench->memory))
         return;
     if (strncmp(option, "precision=", 10) == 0 && precision_parse(option + 10, &bench->plan_options.precision))
@@ -261,7 +265,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: bench_step MODEL MODE BATCH_FOLDER LOSS OPTIMIZER LR [key=value ...]\n");
         return 2;
     }
-    Bench bench = {0};
+    Bench bench = {.plan_options = {.winograd = true}}; /* as `regraft tune` has it */
     for (int i = 7; i < argc; i++)
         set_option(&bench, argv[i]);
     double begin = now_ms();

@@ -18,6 +18,7 @@ static const char *const augments[] = {"auto", "none", "light", "strong", NULL};
 static const char *const frames[] = {"auto", "crop", "squash", "pad", NULL};
 static const char *const lengths[] = {"auto", "keep", "cut", NULL};
 static const char *const precisions[] = {"f32", "bf16", "auto", NULL};
+static const char *const convolutions[] = {"auto", "direct", NULL}; /* ConvolutionChoice */
 static const char *const filters[] = {"bilinear", "bicubic", "nearest", NULL};
 
 static const Option options[] = {
@@ -99,6 +100,9 @@ static const Option options[] = {
     {OPTION("--precision", 0, CHOICE, precision, "TYPE",
             "what training computes in; parameters stay f32. auto: bf16 where the processor multiplies such numbers"),
      .choices = precisions},
+    {OPTION("--convolution", 0, CHOICE, convolution, "NAME",
+            "algorithm of training's convolutions. auto: Winograd's for 3x3 kernels where the library has it"),
+     .choices = convolutions},
     {OPTION("--profile", 0, FLAG, profile, NULL, "afterwards, where the time of training steps went, by operator and by step")},
     {OPTION("--trace", 0, TEXT, trace, "FILE", "the last training step in Chrome's trace format, for Perfetto")},
     {OPTION("--plain-kernels", 0, FLAG, plain_kernels, NULL,

@@ -100,6 +100,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                             .plain_only = f->plain_kernels,
                             .profile = f->profile || f->trace != NULL,
                             .precision = tune->precision,
+                            .winograd = tune->fields->convolution == CONVOLUTION_AUTO,
                             .no_decay_1d = !plain,
                             .diverged_factor = plain ? 0 : 50,
                             .on_event = progress_event,
@@ -151,7 +152,7 @@ static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, con
     float *logits = NULL;
     Status status = tune_source(tune, set, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, PRECISION_F32, tune_feature_batch(tune),
+        status = features_cache(tune->document, &tune->params, &source.source, NULL, tune_feature_batch(tune),
                                 tune_cache_limit(tune), &cache, err);
     if (status == STATUS_OK) {
         logits = malloc((cache.samples * probe->classes + 1) * sizeof *logits);
@@ -177,7 +178,7 @@ static Status witness_of_few(Tune *tune, const Probe *probe, Error *err)
     TRY(dataset_first(tune->data.train, WITNESS_SAMPLES, &few, err));
     Status status = tune_source(tune, few, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, PRECISION_F32, WITNESS_SAMPLES, 0,
+        status = features_cache(tune->document, &tune->params, &source.source, NULL, WITNESS_SAMPLES, 0,
                                 &cache, err);
     if (status == STATUS_OK)
         status = witness_take_probe(tune, probe, cache.rows[0], cache.samples, err);
@@ -193,9 +194,10 @@ static Status fit_probe(Tune *tune, Error *err)
     DatasetSource source;
     FeatureCache cache = {0};
     Probe probe = {0};
+    PlanOptions how = {.precision = tune->precision, .winograd = tune->fields->convolution == CONVOLUTION_AUTO};
     Status status = tune_source(tune, tune->data.train, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, tune->precision,
+        status = features_cache(tune->document, &tune->params, &source.source, &how,
                                 tune_feature_batch(tune), tune_cache_limit(tune), &cache, err);
     double features = seconds_now() - begin;
     if (status == STATUS_OK)
@@ -314,8 +316,13 @@ static Status go_on(Tune *tune, Trainer *trainer, const char *checkpoint, Error 
 {
     if (tune->fields->resume == NULL)
         return folder_make(tune->folder, err);
-    if (access(checkpoint, F_OK) == 0)
-        TRY(trainer_resume(trainer, checkpoint, err));
+    Str changed;
+    str_init(&changed);
+    Status status = access(checkpoint, F_OK) == 0 ? trainer_resume(trainer, checkpoint, &changed, err) : STATUS_OK;
+    if (status == STATUS_OK && changed.length > 0)
+        progress_note(&tune->progress, "changed", "resumed with %s: the result is not that of an uninterrupted run", changed.text);
+    str_release(&changed);
+    TRY(status);
     TRY(progress_resume(&tune->progress, trainer_epoch(trainer), err));
     progress_note(&tune->progress, "resumed", "going on after epoch %llu", (unsigned long long)trainer_epoch(trainer));
     return STATUS_OK;

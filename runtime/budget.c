@@ -101,6 +101,12 @@ static Status recompute_within(Trial *trial, size_t limit, Error *err)
 {
     Plan *plan = NULL;
     TRY(measure(trial, &plan, err));
+    if (limit > 0 && trial->total > limit && trial->measure.winograd) { /* it wants a hundred megabytes of scratch */
+        plan_free(plan);
+        plan = NULL;
+        trial->measure.winograd = false;
+        TRY(measure(trial, &plan, err));
+    }
     if (limit == 0 || trial->total <= limit) {
         plan_free(plan);
         return STATUS_OK;
@@ -132,11 +138,13 @@ Status plan_build_within(const PlanMaker *maker, ParamStore *store, const PlanOp
     *budget = (PlanBudget){.needed = trial.total, .copies = trial.report.copies};
     if (trial.report.forward_cost > 0)
         budget->again = trial.report.extra_cost / trial.report.forward_cost;
+    PlanOptions final = trial.measure;
+    final.measure = options->measure;
     if (status == STATUS_OK && limit > 0 && trial.total > limit)
         status = fail(err, STATUS_ENVIRONMENT, "a step takes %zu bytes of memory at least, %zu are allowed",
                       trial.total, limit);
     if (status == STATUS_OK)
-        status = plan_build(trial.working, store, options, plan, err);
+        status = plan_build(trial.working, store, &final, plan, err);
     if (status == STATUS_OK)
         *working = trial.working;
     else

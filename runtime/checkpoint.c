@@ -1,5 +1,5 @@
 /* Checkpoints: everything a run needs to go on as if it had not stopped, in plain order, so that they do not depend on
- * the machine that wrote them. One file: magic, version, sizes, position, fingerprint, then floats: parameters,
+ * the machine that wrote them. One file: magic, version, sizes, position, settings, then floats: parameters,
  * optimizer states, running statistics, the best so far. Written atomically. */
 #include <stdlib.h>
 #include <string.h>
@@ -7,13 +7,14 @@
 #include "runtime/train.h"
 
 static const char magic[8] = "RGCKPT1";
+enum { VERSION = 2 };
 
 typedef struct Header {
     char magic[8];
     uint32_t version, states;
     uint64_t parameters, statistics, best; /* floats each */
     Position position;
-    char fingerprint[128];
+    RunSettings settings;
 } Header;
 
 static size_t statistics_floats(const ParamStore *store)
@@ -53,18 +54,18 @@ static Status write_blocks(AtomicFile *file, const ParamStore *store, const Head
 }
 
 Status checkpoint_write(const char *path, const ParamStore *store, const float *best, const Position *position,
-                        const char *fingerprint, Error *err)
+                        const RunSettings *settings, Error *err)
 {
     Header header;
     memset(&header, 0, sizeof header);
     memcpy(header.magic, magic, sizeof magic);
-    header.version = 1;
+    header.version = VERSION;
     header.states = state_blocks(store);
     header.parameters = params_plain_total(store);
     header.statistics = statistics_floats(store);
     header.best = best == NULL ? 0 : header.parameters + header.statistics;
     header.position = *position;
-    snprintf(header.fingerprint, sizeof header.fingerprint, "%s", fingerprint);
+    header.settings = *settings;
     AtomicFile file;
     TRY(atomic_open(&file, path, err));
     Status status = atomic_write(&file, &header, sizeof header, err);
@@ -79,18 +80,51 @@ Status checkpoint_write(const char *path, const ParamStore *store, const float *
 /* ---- reading
  * --------------------------------------------------------------------------------------------------------- */
 
-static Status check_header(const char *path, const Mapping *mapping, const ParamStore *store, const char *fingerprint,
-                           Header *header, Error *err)
+typedef struct Difference {
+    int before, now; /* lengths */
+    const char *written, *wanted;
+} Difference;
+
+/* Both are lists `key: value, key: value` of the same keys. The next place at which they differ, from *written on. */
+static bool next_difference(const char **written, const char **wanted, Difference *found)
+{
+    while (**written != '\0' && **wanted != '\0') {
+        *found = (Difference){(int)strcspn(*written, ","), (int)strcspn(*wanted, ","), *written, *wanted};
+        *written += found->before + (int)strspn(*written + found->before, ", ");
+        *wanted += found->now + (int)strspn(*wanted + found->now, ", ");
+        if (found->before != found->now || strncmp(found->written, found->wanted, (size_t)found->now) != 0)
+            return true;
+    }
+    return false;
+}
+
+static Status compare_settings(const char *path, const RunSettings *written, const RunSettings *wanted, Str *changed,
+                               Error *err)
+{
+    Difference d;
+    const char *a = written->fixed, *b = wanted->fixed;
+    if (next_difference(&a, &b, &d))
+        return fail(err, STATUS_REJECTED, "%s: is of another run: it has %.*s; this run has %.*s", path, d.before,
+                    d.written, d.now, d.wanted);
+    a = written->choices, b = wanted->choices;
+    while (changed != NULL && next_difference(&a, &b, &d))
+        str_printf(changed, "%s%.*s (before: %.*s)", changed->length > 0 ? ", " : "", d.now, d.wanted,
+                   d.before - (int)strcspn(d.written, ":") - 2, d.written + strcspn(d.written, ":") + 2);
+    return STATUS_OK;
+}
+
+static Status check_header(const char *path, const Mapping *mapping, const ParamStore *store,
+                           const RunSettings *settings, Header *header, Str *changed, Error *err)
 {
     if (mapping->size < sizeof *header || memcmp(mapping->data, magic, sizeof magic) != 0)
         return fail(err, STATUS_REJECTED, "%s: is not a checkpoint of this program", path);
     memcpy(header, mapping->data, sizeof *header);
-    header->fingerprint[sizeof header->fingerprint - 1] = '\0';
-    if (header->version != 1)
-        return fail(err, STATUS_REJECTED, "%s: checkpoint version %u, this build reads 1", path, header->version);
-    if (strcmp(header->fingerprint, fingerprint) != 0)
-        return fail(err, STATUS_REJECTED, "%s: is of another run: it has %s; this run has %s", path,
-                    header->fingerprint, fingerprint);
+    header->settings.fixed[sizeof header->settings.fixed - 1] = '\0';
+    header->settings.choices[sizeof header->settings.choices - 1] = '\0';
+    if (header->version != VERSION)
+        return fail(err, STATUS_REJECTED, "%s: checkpoint version %u, this build reads %d", path, header->version,
+                    VERSION);
+    TRY(compare_settings(path, &header->settings, settings, changed, err));
     size_t floats = header->parameters * (1 + (size_t)header->states) + header->statistics + header->best;
     if (header->parameters != params_plain_total(store) || header->states > 3 ||
         mapping->size != sizeof *header + floats * sizeof(float))
@@ -132,14 +166,14 @@ static Status read_blocks(ParamStore *store, const Header *header, const float *
     return STATUS_OK;
 }
 
-Status checkpoint_read(const char *path, ParamStore *store, float **best, Position *position, const char *fingerprint,
-                       Error *err)
+Status checkpoint_read(const char *path, ParamStore *store, float **best, Position *position,
+                       const RunSettings *settings, Str *changed, Error *err)
 {
     Mapping mapping;
     Header header;
     *best = NULL;
     TRY(mapping_open(&mapping, path, err));
-    Status status = check_header(path, &mapping, store, fingerprint, &header, err);
+    Status status = check_header(path, &mapping, store, settings, &header, changed, err);
     if (status == STATUS_OK)
         status = read_blocks(store, &header, (const float *)(const void *)(mapping.data + sizeof header), best, err);
     if (status == STATUS_OK)

@@ -99,7 +99,7 @@ enum { PREFIXES = 8 }; /* shapes at a time */
 typedef struct Prefixes {
     Prefix items[PREFIXES];
     size_t next; /* which makes room */
-    Precision precision;
+    PlanOptions options;
 } Prefixes;
 
 static void prefix_release(Prefix *p)
@@ -111,8 +111,8 @@ static void prefix_release(Prefix *p)
     memset(p, 0, sizeof *p);
 }
 
-static Status prefix_build(Model *document, const ParamList *params, Precision precision, const Batch *batch, Prefix *p,
-                           Error *err)
+static Status prefix_build(Model *document, const ParamList *params, const PlanOptions *options, const Batch *batch,
+                           Prefix *p, Error *err)
 {
     prefix_release(p);
     Binding bindings[SOURCE_MAX];
@@ -125,11 +125,11 @@ static Status prefix_build(Model *document, const ParamList *params, Precision p
         memcpy(bindings[count].dims, type->dims, (size_t)type->rank * sizeof type->dims[0]);
         count++;
     }
-    WorkingOptions options = {.bindings = bindings, .binding_count = count, .params = params, .for_split = true};
-    TRY(working_build(document, &options, &p->whole, err));
+    WorkingOptions working = {.bindings = bindings, .binding_count = count, .params = params, .for_split = true};
+    TRY(working_build(document, &working, &p->whole, err));
     TRY(working_split(p->whole, &p->prefix, &p->suffix, err));
     TRY(pass_fuse_elementwise(p->prefix->graph, err));
-    TRY(plan_build(p->prefix, NULL, &(PlanOptions){.precision = precision}, &p->plan, err));
+    TRY(plan_build(p->prefix, NULL, options, &p->plan, err));
     p->input_count = batch->input_count;
     memcpy(p->types, batch->input_types, sizeof p->types);
     return STATUS_OK;
@@ -154,7 +154,7 @@ static Status prefix_for(Model *document, const ParamList *params, const Batch *
             return STATUS_OK;
     }
     *p = &prefixes->items[prefixes->next++ % PREFIXES];
-    return prefix_build(document, params, prefixes->precision, batch, *p, err);
+    return prefix_build(document, params, &prefixes->options, batch, *p, err);
 }
 
 /* Rows are of one size: a border that follows the length of the sequence cannot be kept. */
@@ -220,8 +220,8 @@ static Status put_together(Comm *comm, FeatureCache *cache, Error *err)
     return STATUS_OK;
 }
 
-Status features_cache(Model *document, const ParamList *params, Source *source, Precision precision, size_t batch,
-                      size_t memory_limit, FeatureCache *cache, Error *err)
+Status features_cache(Model *document, const ParamList *params, Source *source, const PlanOptions *options,
+                      size_t batch, size_t memory_limit, FeatureCache *cache, Error *err)
 {
     memset(cache, 0, sizeof *cache);
     cache->samples = source->count;
@@ -229,7 +229,8 @@ Status features_cache(Model *document, const ParamList *params, Source *source, 
     Prefixes *prefixes = calloc(1, sizeof *prefixes);
     if (prefixes == NULL)
         return fail(err, STATUS_ENVIRONMENT, "no memory for plans");
-    prefixes->precision = precision;
+    if (options != NULL)
+        prefixes->options = *options;
     Status status = fill(document, params, source, memory_limit, cache, prefixes, err);
     for (size_t i = 0; i < PREFIXES; i++)
         prefix_release(&prefixes->items[i]);

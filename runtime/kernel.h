@@ -71,6 +71,7 @@ struct PlanContext {
     Layout family;   /* what channel tensors use in this plan */
     int block;       /* channels a block, for LAYOUT_BLOCKED */
     DType compute;   /* DTYPE_F32, or DTYPE_BF16: what rows that can should compute floats in */
+    bool winograd;   /* PlanOptions.winograd */
     struct Recording *recording; /* set while a fused node asks a part what it would run (ops/elementwise.h); else NULL */
 };
 

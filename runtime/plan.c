@@ -366,7 +366,8 @@ static Status prepare_node(Plan *plan, const Node *node, Error *err)
                            .dnnl = &plan->dnnl,
                            .family = plan->family,
                            .block = plan->dnnl.block,
-                           .compute = plan->compute};
+                           .compute = plan->compute,
+                           .winograd = plan->options.winograd && !plan->options.plain_only};
     bool kernel = node->op->prepare != NULL && suits_kernel(node);
     Status status = kernel ? node->op->prepare(&context, err) : plan_prepare_eval(&context, err);
     if (status == STATUS_OK)

@@ -21,7 +21,7 @@ static Status score_preset(Model *document, const ParamList *head, const Dataset
     LoaderOptions options = {.keep_order = true};
     Status status = dataset_source_init(&source, framed, &with, &options, err);
     if (status == STATUS_OK)
-        status = features_cache(document, head, &source.source, PRECISION_F32, batch, 0, &cache, err);
+        status = features_cache(document, head, &source.source, NULL, batch, 0, &cache, err);
     if (status == STATUS_OK)
         status = probe_fit(cache.rows[0], cache.targets[0], cache.samples, cache.row_bytes[0] / sizeof(float),
                            dataset_class_count(framed, 0), -1, NULL, seed, &probe, err);

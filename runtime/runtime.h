@@ -101,6 +101,7 @@ typedef struct PlanOptions {
     Workspace *workspace; /* shared; NULL: the plan's own */
     bool measure;       /* for the bill alone: nothing is allocated, the plan cannot run */
     Precision precision;
+    bool winograd;      /* convolutions may use Winograd's algorithm where the library has it (f32, 3x3, stride 1) */
 } PlanOptions;
 
 /* Bytes. Activations are results of the forward pass, made again or not, at the moment when most bytes live; gradients those of the

@@ -59,18 +59,26 @@ static Status find_statistics(Trainer *trainer, Error *err)
     return STATUS_OK;
 }
 
-/* What must agree between a checkpoint and the run that goes on from it. */
-static void fingerprint(Trainer *trainer)
+static void describe_settings(Trainer *trainer)
 {
     const TrainOptions *o = &trainer->options;
-    snprintf(trainer->fingerprint, sizeof trainer->fingerprint,
-             "%zu parameters, %zu floats, optimizer %d, batch %zu x %zu, seed %llu", trainer->params->count,
-             params_plain_total(trainer->store), (int)o->optimizer.kind, o->batch, o->accumulate,
-             (unsigned long long)o->seed);
-    size_t length = strlen(trainer->fingerprint);
-    if (o->comm != NULL)
-        snprintf(trainer->fingerprint + length, sizeof trainer->fingerprint - length, ", %d processes",
-                 comm_size(o->comm));
+    const OptimizerSpec *rule = &o->optimizer;
+    const ScheduleSpec *schedule = &o->schedule;
+    /* epochs count only where the learning rate depends on how many there will be */
+    bool ends = schedule->kind == SCHEDULE_COSINE || schedule->kind == SCHEDULE_LINEAR;
+    RunSettings *to = &trainer->settings;
+    snprintf(to->fixed, sizeof to->fixed,
+             "parameters: %zu, floats: %zu, seed: %llu, batch: %zu, accumulate: %zu, processes: %d, optimizer: %d",
+             trainer->params->count, params_plain_total(trainer->store), (unsigned long long)o->seed, o->batch,
+             o->accumulate, o->comm != NULL ? comm_size(o->comm) : 1, (int)rule->kind);
+    snprintf(to->choices, sizeof to->choices,
+             "lr: %.9g, momentum: %.9g, nesterov: %d, beta1: %.9g, beta2: %.9g, eps: %.9g, alpha: %.9g, "
+             "weight decay: %.9g, clip norm: %.9g, clip value: %.9g, schedule: %d, warmup: %llu, epochs: %llu, "
+             "precision: %s, convolution: %s",
+             rule->lr, rule->momentum, rule->nesterov, rule->beta1, rule->beta2, rule->epsilon, rule->alpha,
+             rule->weight_decay, rule->clip_norm, rule->clip_value, (int)schedule->kind,
+             (unsigned long long)schedule->warmup, (unsigned long long)(ends ? o->epochs : 0),
+             o->precision == PRECISION_BF16 ? "bf16" : "f32", o->winograd ? "auto" : "direct");
 }
 
 Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
@@ -98,7 +106,7 @@ Status trainer_new(Model *document, const ParamList *params, const FeatureCache 
         return status;
     }
     set_decay(trainer);
-    fingerprint(trainer);
+    describe_settings(trainer);
     *out = trainer;
     return STATUS_OK;
 }
@@ -177,14 +185,14 @@ static Status save(Trainer *trainer, Error *err)
     if (trainer->options.checkpoint == NULL || comm_rank(trainer->options.comm) != 0)
         return STATUS_OK;
     return checkpoint_write(trainer->options.checkpoint, trainer->store, trainer->best, &trainer->position,
-                            trainer->fingerprint, err);
+                            &trainer->settings, err);
 }
 
-Status trainer_resume(Trainer *trainer, const char *path, Error *err)
+Status trainer_resume(Trainer *trainer, const char *path, Str *changed, Error *err)
 {
     free(trainer->best);
     trainer->best = NULL;
-    TRY(checkpoint_read(path, trainer->store, &trainer->best, &trainer->position, trainer->fingerprint, err));
+    TRY(checkpoint_read(path, trainer->store, &trainer->best, &trainer->position, &trainer->settings, changed, err));
     trainer->best_count = trainer->best == NULL ? 0 : params_plain_total(trainer->store) + state_floats(trainer->store);
     return STATUS_OK;
 }

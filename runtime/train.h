@@ -238,6 +238,7 @@ typedef struct TrainOptions {
     bool plain_only;
     bool profile;             /* time every step: see trainer_profile */
     Precision precision;      /* of training steps; evaluation is f32, as what is exported computes */
+    bool winograd;            /* of training steps: PlanOptions.winograd */
     bool no_decay_1d;         /* biases and norms are not decayed */
     const char *checkpoint;   /* path written after every epoch and on interruption; NULL: none */
     double diverged_factor;   /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
@@ -274,7 +275,7 @@ Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float *
 Status trainer_score(Trainer *trainer, Source *source, TargetScore *scores, double *loss, Error *err);
 /* Goes on from a checkpoint: parameters, optimizer states, statistics, position. STATUS_REJECTED when it is of another model or
  * other options. */
-Status trainer_resume(Trainer *trainer, const char *path, Error *err);
+Status trainer_resume(Trainer *trainer, const char *path, Str *changed, Error *err);
 uint64_t trainer_best_epoch(const Trainer *trainer);
 uint64_t trainer_epoch(const Trainer *trainer); /* whole epochs done */
 
@@ -298,7 +299,7 @@ struct FeatureCache {
 /* Runs everything that no trainable parameter reaches over the source, in inference form. STATUS_UNSUPPORTED when a border value has
  * no batch dim (then training has to run the whole graph). `memory_limit`: beyond it the rows go to an unlinked temporary file. Rows are
  * f32 in either precision. */
-Status features_cache(Model *document, const ParamList *params, Source *source, Precision precision, size_t batch, size_t memory_limit,
+Status features_cache(Model *document, const ParamList *params, Source *source, const PlanOptions *options, size_t batch, size_t memory_limit,
                       FeatureCache *cache, Error *err);
 size_t features_bytes(const FeatureCache *cache); /* in memory: what lies in a file does not count */
 void features_release(FeatureCache *cache);
@@ -323,9 +324,16 @@ typedef struct Position {
     double best_loss, best_accuracy, first_loss;
 } Position;
 
+/* What a run's results hang on, as lists `key: value, key: value`. */
+typedef struct RunSettings {
+    char fixed[256];   /* of a checkpoint and the run that goes on from it: must agree */
+    char choices[512]; /* may differ, as after a divergence; the result is then not that of an uninterrupted run */
+} RunSettings;
+
 Status checkpoint_write(const char *path, const ParamStore *store, const float *best, const Position *position,
-                        const char *fingerprint, Error *err);
-Status checkpoint_read(const char *path, ParamStore *store, float **best, Position *position, const char *fingerprint,
-                       Error *err);
+                        const RunSettings *settings, Error *err);
+/* `changed` gets what `settings` chooses otherwise, for people; may be NULL. */
+Status checkpoint_read(const char *path, ParamStore *store, float **best, Position *position,
+                       const RunSettings *settings, Str *changed, Error *err);
 
 #endif

@@ -118,7 +118,8 @@ Status trainer_plan(Trainer *trainer, const Batch *batch, bool training, PlanEnt
                            .accumulates = training && (trainer->options.accumulate > 1 || trainer->part_rows > 0),
                            .workspace = &trainer->space,
                            .profile = training && trainer->options.profile,
-                           .precision = training ? trainer->options.precision : PRECISION_F32};
+                           .precision = training ? trainer->options.precision : PRECISION_F32,
+                           .winograd = training && trainer->options.winograd};
     Status status = plan_build_within(&maker, trainer->store, &options, memory_for_plan(trainer, training),
                                       &entry->working, &entry->plan, &entry->budget, err);
     trainer->last_needed = entry->budget.needed;

@@ -31,7 +31,7 @@ struct Trainer {
     Position position;
     float *best; /* plain parameters, then statistics, of the best epoch */
     size_t best_count;
-    char fingerprint[128];
+    RunSettings settings;
     struct Distribution *distribution; /* NULL: trained in this process alone */
     bool prepared;
     size_t part_rows;   /* a batch is run in parts of so many samples; 0: whole */

@@ -167,5 +167,8 @@ holds "nothing was written by a refused run" test ! -e x.onnx
 holds "the last good state is kept" test -s x.onnx.run/checkpoint
 expect 0 "and can be gone on from" "$regraft" tune "$model" --data "$pictures" --preset 0..1 --optimizer sgd --momentum 0.9 --lr 1e-4 --epochs 2 -o y.onnx \
     --resume x.onnx.run
+holds "what has changed is said" grep -q 'resumed with lr: 0.0001 (before: 1000000), epochs: 2 (before: 3): the result' err
+expect 3 "resuming with another seed" "$regraft" tune "${plain[@]}" --seed 3 -o z.onnx --resume whole
+holds "what differs is named" grep -q 'it has seed: 2; this run has seed: 3' err
 echo "$checks checks, $failures failures"
 [ $failures = 0 ]
