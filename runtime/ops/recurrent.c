@@ -1,6 +1,6 @@
 /* Family: recurrent. RNN, GRU and LSTM: rows, shapes, attributes, and gradients as one internal operator each (RNNGrad,
  * GRUGrad, LSTMGrad) that undoes the whole sequence. The equations are in recurrent_eval.c, the planned kernels in
- * recurrent_kernel.c. */
+ * recurrent_kernel.h and the files it names. */
 #include "runtime/ops/recurrent.h"
 
 #include "runtime/ops/ops.h"

@@ -1,4 +1,4 @@
-/* What the rows (recurrent.c), the reference (recurrent_eval.c) and the planned kernels (recurrent_kernel.c) of RNN,
+/* What the rows (recurrent.c), the reference (recurrent_eval.c) and the planned kernels (recurrent_kernel.h) of RNN,
  * GRU and LSTM share: one description of a node, and the order of the inputs of the internal gradient operators. */
 #ifndef REGRAFT_RUNTIME_RECURRENT_H
 #define REGRAFT_RUNTIME_RECURRENT_H
@@ -65,7 +65,7 @@ enum { GRAD_DX, GRAD_DW, GRAD_DR, GRAD_DB, GRAD_DH, GRAD_DC, GRAD_DP, GRAD_OUTPU
 /* recurrent_eval.c */
 Status recurrent_forward_eval(EvalContext *context, CellKind kind, Error *err);
 Status recurrent_backward_eval(EvalContext *context, CellKind kind, Error *err);
-/* recurrent_kernel.c */
+/* recurrent_forward.c, recurrent_backward.c */
 Status recurrent_forward_prepare(PlanContext *context, CellKind kind, Error *err);
 Status recurrent_backward_prepare(PlanContext *context, CellKind kind, Error *err);
 
