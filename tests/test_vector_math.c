@@ -110,11 +110,23 @@ static void ends_of_the_range_are_what_they_should_be(void **state)
     assert_true(isinf(vector_log(0)) && isnan(vector_log(-1)) && isinf(vector_log(INFINITY)) && isnan(vector_log(NAN)));
 }
 
+static void the_exponential_without_ends_has_the_same_bits_between_them(void **state)
+{
+    (void)state;
+    for (float x = -87.3F; x < 88.3F; x += 0.0137F) {
+        float bounded = vector_exp_bounded(x), whole = vector_exp(x);
+        assert_memory_equal(&bounded, &whole, sizeof whole);
+    }
+    assert_true(vector_exp_bounded(-1000) < 1.3e-38F && isinf(vector_exp_bounded(1000)));
+    assert_true(isnan(vector_exp_bounded(NAN)) && isnan(vector_exp_bounded(-NAN)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(functions_are_right_to_a_few_units_in_the_last_place),
         cmocka_unit_test(ends_of_the_range_are_what_they_should_be),
+        cmocka_unit_test(the_exponential_without_ends_has_the_same_bits_between_them),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,8 @@
-/* Planned RNN, GRU and LSTM, backward. A unit (recurrent_units.c) goes through its steps in reverse order, each one
- * pass over the gates and one product with R, and leaves the gradients of all gate sums; then the gradients of X, W and
- * R are products over all rows, cut into blocks of their results, one thread each.
+/* Planned RNN, GRU and LSTM, backward, a block of steps after another from the end. First every unit
+ * (recurrent_units.c) goes through its steps of the block in reverse order, each one pass over the gates and one
+ * product with R, and leaves the gradients of the gate sums; then, while these are near, what the block adds to the
+ * gradients of X, W, R and the biases: products over all rows of the block, cut into blocks of their results, one
+ * thread each.
  *
  * Steps beyond a sample's end have gradients of zero. */
 #include <string.h>
@@ -14,32 +16,52 @@ typedef struct Backward {
     const float *rec;    /* [GH, H] of the direction */
     const float *y, *dy; /* of the whole node; dy may be NULL */
     const float *saved, *c0, *h0;
-    float *dgates, *before; /* of the direction */
+    float *dgates, *before; /* of the direction and the block */
+    int64_t first, steps;   /* the block; rows in the buffers count from its first step */
     int64_t stride, gradient_stride;
 } Backward;
 
-static Backward backward_of(const Step *step, int64_t unit, atomic_int *failed)
+typedef struct BackwardWork {
+    const Step *step;
+    int64_t block; /* counted from where the way back begins, for each direction */
+    atomic_int failed;
+} BackwardWork;
+
+static Backward backward_of(BackwardWork *work, int64_t unit)
 {
+    const Step *step = work->step;
     const RecurrentState *state = step->state;
     const Recurrence *r = &state->r;
     float *scratch = step->scratch;
+    int64_t done = work->block * state->back_steps, left = r->steps - done;
+    int64_t steps = left < state->back_steps ? left : state->back_steps;
     const float *saved = recurrent_input(step, GRAD_SAVED), *rec = recurrent_input(step, GRAD_INPUTS + IN_R);
-    int64_t n = r->hidden, rows = r->steps * r->batch;
-    Unit u = recurrent_unit(step, GRAD_INPUTS, unit, failed);
+    int64_t n = r->hidden, rows = state->back_steps * r->batch;
+    Unit u = recurrent_unit(step, GRAD_INPUTS, unit, &work->failed);
     return (Backward){.u = u,
                       .rec = rec + u.d * r->gates * n * n,
                       .y = step->in[GRAD_Y]->data,
                       .dy = recurrent_input(step, GRAD_DY),
-                      .saved = saved == NULL ? NULL : saved + u.d * rows * state->stride,
+                      .saved = saved == NULL ? NULL : saved + u.d * r->steps * r->batch * state->stride,
                       .c0 = recurrent_input(step, GRAD_INPUTS + IN_C),
                       .h0 = recurrent_input(step, GRAD_INPUTS + IN_H),
                       .dgates = scratch + state->at.gates + u.d * rows * state->gradient_stride,
                       .before = scratch + state->at.before + u.d * rows * n,
+                      .first = r->reverse[u.d] ? done : left - steps,
+                      .steps = steps,
                       .stride = state->stride,
                       .gradient_stride = state->gradient_stride};
 }
 
+enum { AHEAD = 2 };
+
 /* ---- cells ------------------------------------------------------------------------------------------------------ */
+
+/* The row of step t and sample b in the buffers of the block. */
+static int64_t block_row(const Backward *w, int64_t t, int64_t b)
+{
+    return recurrent_row(w->u.r, t - w->first, b);
+}
 
 /* The step that was done before step t for sample b; -1 when t was its first. */
 static int64_t step_before(const Unit *u, int64_t b)
@@ -63,8 +85,8 @@ static void cell_back(const Backward *w, int64_t b)
 {
     const Unit *u = &w->u;
     const Recurrence *r = u->r;
-    int64_t n = r->hidden, row = recurrent_row(r, u->t, b), before = step_before(u, b);
-    const float *g = w->saved + row * w->stride;
+    int64_t n = r->hidden, row = block_row(w, u->t, b), before = step_before(u, b);
+    const float *g = w->saved + recurrent_row(r, u->t, b) * w->stride;
     float *dh = u->h + b * n, *da = w->dgates + row * w->gradient_stride, *h_prev = w->before + row * n;
     if (u->phase == 1) {
         gru_cell_back_reset(n, g, h_prev, u->extra + b * n, dh, da);
@@ -86,6 +108,20 @@ static void cell_back(const Backward *w, int64_t b)
         lstm_cell_back(n, g, cell_before(w, before, b), u->p, dh, u->c + b * n, da);
 }
 
+/* Asks for what the pass over sample b will read AHEAD steps later, so that it comes while products are computed. */
+static void ask_ahead(const Backward *w, int64_t b)
+{
+    const Unit *u = &w->u;
+    const Recurrence *r = u->r;
+    int64_t t = r->reverse[u->d] ? u->t + AHEAD : u->t - AHEAD;
+    if (t < 0 || t >= r->steps)
+        return;
+    if (w->saved != NULL)
+        vector_ask(w->saved + recurrent_row(r, t, b) * w->stride, w->stride);
+    if (w->dy != NULL)
+        vector_ask(w->dy + recurrent_y_at(r, u->d, t, b), r->hidden);
+}
+
 /* Samples begin.. of the unit. */
 static void cells_back(int64_t begin, int64_t end, void *context)
 {
@@ -93,11 +129,13 @@ static void cells_back(int64_t begin, int64_t end, void *context)
     const Unit *u = &w->u;
     int64_t n = u->r->hidden;
     for (int64_t b = u->begin + begin; b < u->begin + end; b++) {
+        if (u->phase == 0)
+            ask_ahead(w, b);
         if (unit_is_active(u, b)) {
             cell_back(w, b);
             continue;
         }
-        int64_t row = recurrent_row(u->r, u->t, b);
+        int64_t row = block_row(w, u->t, b);
         memset(w->dgates + row * w->gradient_stride, 0, (size_t)w->gradient_stride * sizeof(float));
         memset(w->before + row * n, 0, (size_t)n * sizeof(float));
     }
@@ -124,7 +162,7 @@ static void through_weights(const Backward *w, int64_t from, int64_t first, int6
 {
     const Unit *u = &w->u;
     int64_t n = u->r->hidden;
-    const float *rows = w->dgates + recurrent_row(u->r, u->t, u->begin) * w->gradient_stride + from * n;
+    const float *rows = w->dgates + block_row(w, u->t, u->begin) * w->gradient_stride + from * n;
     Gemm g = {.trans_a = 'N',
               .trans_b = 'N',
               .m = u->end - u->begin,
@@ -161,45 +199,40 @@ static void backward_step(Backward *w)
     pass_on(u);
 }
 
-typedef struct BackwardWork {
-    const Step *step;
-    atomic_int failed;
-} BackwardWork;
-
 static void backward_units(int64_t begin, int64_t end, void *context)
 {
     BackwardWork *work = context;
     for (int64_t i = begin; i < end; i++) {
-        Backward w = backward_of(work->step, i, &work->failed);
-        const Recurrence *r = w.u.r;
-        for (int64_t s = r->steps - 1; s >= 0; s--) {
-            w.u.t = r->reverse[w.u.d] ? r->steps - 1 - s : s;
+        Backward w = backward_of(work, i);
+        bool reverse = w.u.r->reverse[w.u.d];
+        for (int64_t s = 0; s < w.steps; s++) {
+            w.u.t = reverse ? w.first + s : w.first + w.steps - 1 - s;
             backward_step(&w);
         }
     }
 }
 
-/* ---- what is gathered over all rows ----------------------------------------------------------------------------- */
+/* ---- what a block adds to the gradients ------------------------------------------------------------------------- */
 
 enum { GATHER_BLOCK = 256, INPUT_BLOCK = 64 }; /* rows of a result that one thread computes */
 
-/* Rows of a gradient of weights: to [width, columns] = gradients [rows, width]^T factor [rows, columns], a direction.
- */
+/* to [width, columns] += gradients [rows, width]^T factor [rows, columns], a direction; the first block overwrites. */
 typedef struct WeightGradient {
     int64_t width, columns, rows;
     const float *gradients, *factor;
     int64_t gradient_stride, factor_stride;
     float *to;
     int64_t gradients_d, factor_d, to_d; /* floats from direction to direction */
-    int64_t blocks;                      /* a direction has */
+    int64_t parts;                       /* a direction has */
+    bool add;
     atomic_int *failed;
 } WeightGradient;
 
-static void weight_blocks(int64_t begin, int64_t end, void *context)
+static void weight_parts(int64_t begin, int64_t end, void *context)
 {
     const WeightGradient *w = context;
     for (int64_t i = begin; i < end; i++) {
-        int64_t d = i / w->blocks, first = i % w->blocks * GATHER_BLOCK;
+        int64_t d = i / w->parts, first = i % w->parts * GATHER_BLOCK;
         Gemm g = {.trans_a = 'T',
                   .trans_b = 'N',
                   .m = w->width - first < GATHER_BLOCK ? w->width - first : GATHER_BLOCK,
@@ -209,6 +242,7 @@ static void weight_blocks(int64_t begin, int64_t end, void *context)
                   .lda = w->gradient_stride,
                   .b = w->factor + d * w->factor_d,
                   .ldb = w->factor_stride,
+                  .beta = w->add ? 1.0F : 0.0F,
                   .c = w->to + d * w->to_d + first * w->columns,
                   .ldc = w->columns};
         gemm_run(&g, w->failed);
@@ -217,102 +251,125 @@ static void weight_blocks(int64_t begin, int64_t end, void *context)
 
 static void weight_gradient(int directions, WeightGradient *w)
 {
-    w->blocks = (w->width + GATHER_BLOCK - 1) / GATHER_BLOCK;
+    w->parts = (w->width + GATHER_BLOCK - 1) / GATHER_BLOCK;
     double work = (double)(directions * w->width * w->columns) * (double)w->rows;
-    recurrent_tasks(directions * w->blocks, work, weight_blocks, w);
+    recurrent_tasks(directions * w->parts, work, weight_parts, w);
 }
 
-/* A gradient over the gates from..from + gates of every direction, of which `first` is the first: gradients, strides.
- */
-static WeightGradient over_rows(const Backward *first, int64_t from, int64_t gates, int64_t columns)
+/* The first and the last direction, the same where there is one. */
+typedef struct Directions {
+    Backward w[2];
+    int count;
+    bool add; /* a block was there before */
+} Directions;
+
+/* For `gates` gates from column `from` * H of the gradients on, of every direction. */
+static WeightGradient over_rows(const Directions *all, int64_t from, int64_t gates, int64_t columns)
 {
-    const Recurrence *r = first->u.r;
-    int64_t rows = r->steps * r->batch;
+    const Backward *w = &all->w[0];
+    const Recurrence *r = w->u.r;
     return (WeightGradient){.width = gates * r->hidden,
                             .columns = columns,
-                            .rows = rows,
-                            .gradients = first->dgates + from * r->hidden,
-                            .gradient_stride = first->gradient_stride,
-                            .gradients_d = rows * first->gradient_stride,
+                            .rows = w->steps * r->batch,
+                            .gradients = w->dgates + from * r->hidden,
+                            .gradient_stride = w->gradient_stride,
+                            .gradients_d = all->w[1].dgates - w->dgates,
                             .to_d = r->gates * r->hidden * columns,
-                            .failed = first->u.failed};
+                            .add = all->add,
+                            .failed = w->u.failed};
 }
 
-static void input_weights_gradient(const Backward *first, const float *x, float *dw)
+static void input_weights_gradient(const Directions *all, const float *x, float *dw)
 {
-    const Recurrence *r = first->u.r;
-    WeightGradient w = over_rows(first, 0, r->gates, r->inputs);
-    w.factor = x;
+    const Recurrence *r = all->w[0].u.r;
+    WeightGradient w = over_rows(all, 0, r->gates, r->inputs);
+    w.factor = x + recurrent_row(r, all->w[0].first, 0) * r->inputs;
+    w.factor_d = (all->w[1].first - all->w[0].first) * r->row_t * r->inputs;
     w.factor_stride = r->inputs;
     w.to = dw;
-    weight_gradient(r->directions, &w);
+    weight_gradient(all->count, &w);
 }
 
 /* What R multiplied is h before the step, but r (.) h for GRU's candidate without linear_before_reset. */
-static void recurrent_weights_gradient(const Backward *first, float *dr)
+static void recurrent_weights_gradient(const Directions *all, float *dr)
 {
+    const Backward *first = &all->w[0];
     const Recurrence *r = first->u.r;
-    int64_t n = r->hidden, rows = r->steps * r->batch;
-    WeightGradient w = over_rows(first, 0, r->kind == CELL_GRU ? 2 : r->gates, n);
+    int64_t n = r->hidden;
+    WeightGradient w = over_rows(all, 0, r->kind == CELL_GRU ? 2 : r->gates, n);
     w.factor = first->before;
     w.factor_stride = n;
-    w.factor_d = rows * n;
+    w.factor_d = all->w[1].before - first->before;
     w.to = dr;
-    weight_gradient(r->directions, &w);
+    weight_gradient(all->count, &w);
     if (r->kind != CELL_GRU)
         return;
-    w = over_rows(first, r->linear_before_reset ? 3 : 2, 1, n);
-    w.factor = r->linear_before_reset ? first->before : first->saved + 3 * n;
-    w.factor_stride = r->linear_before_reset ? n : first->stride;
-    w.factor_d = rows * w.factor_stride;
-    w.to = dr + 2 * n * n;
-    weight_gradient(r->directions, &w);
+    WeightGradient candidate = over_rows(all, r->linear_before_reset ? 3 : 2, 1, n);
+    candidate.factor = w.factor;
+    candidate.factor_stride = w.factor_stride;
+    candidate.factor_d = w.factor_d;
+    if (!r->linear_before_reset) {
+        const float *reset[2];
+        for (int d = 0; d < 2; d++)
+            reset[d] = all->w[d].saved + recurrent_row(r, all->w[d].first, 0) * first->stride + 3 * n;
+        candidate.factor = reset[0];
+        candidate.factor_stride = first->stride;
+        candidate.factor_d = reset[1] - reset[0];
+    }
+    candidate.to = dr + 2 * n * n;
+    weight_gradient(all->count, &candidate);
 }
 
 typedef struct InputGradient {
-    const Backward *first;
-    const float *weights; /* [D, GH, I] */
-    float *dx;            /* [rows, I] */
+    const Backward *w;
+    const float *weights; /* [GH, I] of the direction */
+    float *dx;            /* [rows of the block, I] */
+    float beta;
 } InputGradient;
 
-/* dX = sum over the directions of (gradients of the gate sums) W */
-static void input_blocks(int64_t begin, int64_t end, void *context)
+/* dX += (gradients of the gate sums) W */
+static void input_parts(int64_t begin, int64_t end, void *context)
 {
-    const InputGradient *w = context;
-    const Recurrence *r = w->first->u.r;
-    int64_t all = r->gates * r->hidden, rows = r->steps * r->batch, stride = w->first->gradient_stride;
-    for (int64_t i = begin; i < end; i++)
-        for (int d = 0; d < r->directions; d++) {
-            int64_t at = i * INPUT_BLOCK;
-            Gemm g = {.trans_a = 'N',
-                      .trans_b = 'N',
-                      .m = rows - at < INPUT_BLOCK ? rows - at : INPUT_BLOCK,
-                      .n = r->inputs,
-                      .k = all,
-                      .a = w->first->dgates + (d * rows + at) * stride,
-                      .lda = stride,
-                      .b = w->weights + d * all * r->inputs,
-                      .ldb = r->inputs,
-                      .beta = d > 0 ? 1.0F : 0.0F,
-                      .c = w->dx + at * r->inputs,
-                      .ldc = r->inputs};
-            gemm_run(&g, w->first->u.failed);
-        }
+    const InputGradient *work = context;
+    const Backward *w = work->w;
+    const Recurrence *r = w->u.r;
+    int64_t rows = w->steps * r->batch;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t at = i * INPUT_BLOCK;
+        Gemm g = {.trans_a = 'N',
+                  .trans_b = 'N',
+                  .m = rows - at < INPUT_BLOCK ? rows - at : INPUT_BLOCK,
+                  .n = r->inputs,
+                  .k = r->gates * r->hidden,
+                  .a = w->dgates + at * w->gradient_stride,
+                  .lda = w->gradient_stride,
+                  .b = work->weights,
+                  .ldb = r->inputs,
+                  .beta = work->beta,
+                  .c = work->dx + at * r->inputs,
+                  .ldc = r->inputs};
+        gemm_run(&g, w->u.failed);
+    }
 }
 
-static void input_gradient(const Backward *first, const float *weights, float *dx)
+/* With two directions dx starts as zeros: their blocks overlap. */
+static void input_gradient(const Directions *all, const float *weights, float *dx)
 {
-    const Recurrence *r = first->u.r;
-    InputGradient work = {first, weights, dx};
-    int64_t rows = r->steps * r->batch;
-    double multiplies = (double)(r->directions * rows) * (double)(r->gates * r->hidden * r->inputs);
-    recurrent_tasks((rows + INPUT_BLOCK - 1) / INPUT_BLOCK, multiplies, input_blocks, &work);
+    for (int d = 0; d < all->count; d++) {
+        const Backward *w = &all->w[d];
+        const Recurrence *r = w->u.r;
+        int64_t rows = w->steps * r->batch, size = r->gates * r->hidden * r->inputs;
+        InputGradient work = {w, weights + d * size, dx + recurrent_row(r, w->first, 0) * r->inputs,
+                              all->count > 1 ? 1.0F : 0.0F};
+        recurrent_tasks((rows + INPUT_BLOCK - 1) / INPUT_BLOCK, (double)rows * (double)size, input_parts, &work);
+    }
 }
 
 typedef struct ColumnSums {
     const float *x;
     int64_t rows, stride, width;
     float *to, *also; /* also: NULL, or where the same sums go */
+    bool add;
 } ColumnSums;
 
 enum { SUM_WIDTH = 64 };
@@ -324,9 +381,10 @@ VECTOR_CLONES static void column_block(const ColumnSums *s, int64_t first, int64
         for (int64_t j = 0; j < width; j++)
             sums[j] += (double)s->x[i * s->stride + first + j];
     for (int64_t j = 0; j < width; j++) {
-        s->to[first + j] = (float)sums[j];
+        float sum = (float)(s->add ? (double)s->to[first + j] + sums[j] : sums[j]);
+        s->to[first + j] = sum;
         if (s->also != NULL)
-            s->also[first + j] = (float)sums[j];
+            s->also[first + j] = sum;
     }
 }
 
@@ -337,21 +395,23 @@ static void column_blocks(int64_t begin, int64_t end, void *context)
         column_block(s, i * SUM_WIDTH, s->width - i * SUM_WIDTH < SUM_WIDTH ? s->width - i * SUM_WIDTH : SUM_WIDTH);
 }
 
-static void column_sums(const float *x, int64_t rows, int64_t stride, int64_t width, float *to, float *also)
+static void column_sums(ColumnSums s)
 {
-    ColumnSums s = {x, rows, stride, width, to, also};
-    parallel_for((width + SUM_WIDTH - 1) / SUM_WIDTH, 1 + 8192 / (rows * SUM_WIDTH + 1), column_blocks, &s);
+    parallel_for((s.width + SUM_WIDTH - 1) / SUM_WIDTH, 1 + 65536 / (s.rows * SUM_WIDTH + 1), column_blocks, &s);
 }
 
 /* Wb and Rb always come together, but for GRU's n with linear_before_reset. */
-static void bias_gradient(const Backward *w, float *db)
+static void bias_gradient(const Backward *w, bool add, float *db)
 {
     const Recurrence *r = w->u.r;
-    int64_t n = r->hidden, all = r->gates * n, rows = r->steps * r->batch;
+    int64_t n = r->hidden, all = r->gates * n, rows = w->steps * r->batch;
     float *input = db + 2 * w->u.d * all, *recurrent = input + all;
-    column_sums(w->dgates, rows, w->gradient_stride, all, input, recurrent);
-    if (r->kind == CELL_GRU && r->linear_before_reset)
-        column_sums(w->dgates + 3 * n, rows, w->gradient_stride, n, recurrent + 2 * n, NULL);
+    bool apart = r->kind == CELL_GRU && r->linear_before_reset;
+    column_sums((ColumnSums){w->dgates, rows, w->gradient_stride, apart ? 2 * n : all, input, recurrent, add});
+    if (!apart)
+        return;
+    column_sums((ColumnSums){w->dgates + 2 * n, rows, w->gradient_stride, n, input + 2 * n, NULL, add});
+    column_sums((ColumnSums){w->dgates + 3 * n, rows, w->gradient_stride, n, recurrent + 2 * n, NULL, add});
 }
 
 /* dP_i = sum da_i c_prev, dP_o = sum da_o C, dP_f = sum da_f c_prev */
@@ -360,11 +420,10 @@ static void peephole_gradient(Backward *w, float *dp)
     Unit *u = &w->u;
     const Recurrence *r = u->r;
     int64_t n = r->hidden;
-    memset(dp, 0, (size_t)(3 * n) * sizeof *dp);
-    for (u->t = 0; u->t < r->steps; u->t++)
+    for (u->t = w->first; u->t < w->first + w->steps; u->t++)
         for (int64_t b = 0; b < r->batch; b++) {
-            int64_t row = recurrent_row(r, u->t, b);
-            const float *da = w->dgates + row * w->gradient_stride, *c = w->saved + row * w->stride + 4 * n;
+            const float *da = w->dgates + block_row(w, u->t, b) * w->gradient_stride;
+            const float *c = w->saved + recurrent_row(r, u->t, b) * w->stride + 4 * n;
             const float *c_prev = cell_before(w, step_before(u, b), b);
             for (int64_t j = 0; unit_is_active(u, b) && j < n; j++) {
                 dp[j] += da[j] * c_prev[j];
@@ -389,49 +448,64 @@ static void gather_gradients(BackwardWork *work)
     const Recurrence *r = &state->r;
     float *dx = output_data(step, GRAD_DX), *dw = output_data(step, GRAD_DW), *dr = output_data(step, GRAD_DR);
     float *db = output_data(step, GRAD_DB), *dp = output_data(step, GRAD_DP);
-    Backward first = backward_of(step, 0, &work->failed);
+    Directions all = {
+        {backward_of(work, 0), backward_of(work, (r->directions - 1) * state->chunks)}, r->directions, work->block > 0};
     if (dx != NULL)
-        input_gradient(&first, recurrent_input(step, GRAD_INPUTS + IN_W), dx);
+        input_gradient(&all, recurrent_input(step, GRAD_INPUTS + IN_W), dx);
     if (dw != NULL)
-        input_weights_gradient(&first, recurrent_input(step, GRAD_INPUTS + IN_X), dw);
+        input_weights_gradient(&all, recurrent_input(step, GRAD_INPUTS + IN_X), dw);
     if (dr != NULL)
-        recurrent_weights_gradient(&first, dr);
+        recurrent_weights_gradient(&all, dr);
     for (int d = 0; d < r->directions; d++) {
-        Backward w = backward_of(step, d * state->chunks, &work->failed);
         if (db != NULL)
-            bias_gradient(&w, db);
+            bias_gradient(&all.w[d], all.add, db);
         if (dp != NULL)
-            peephole_gradient(&w, dp + d * 3 * r->hidden);
-        recurrent_state_store(r, d, w.u.h, recurrent_output(step, GRAD_DH));
-        recurrent_state_store(r, d, w.u.c, recurrent_output(step, GRAD_DC));
+            peephole_gradient(&all.w[d], dp + d * 3 * r->hidden);
     }
+}
+
+static void clear(const Step *step, int output)
+{
+    Slot *slot = recurrent_output(step, output);
+    if (slot != NULL && slot->data != NULL)
+        memset(slot->data, 0, (size_t)slot_count(slot) * sizeof(float));
 }
 
 static Status run_backward(Step *step, Error *err)
 {
     const RecurrentState *state = step->state;
     const Recurrence *r = &state->r;
-    float *scratch = step->scratch;
+    float *scratch = step->scratch, *h = scratch + state->at.h, *c = scratch + state->at.c;
     int64_t n = r->hidden, states = r->batch * n;
-    memset(scratch + state->at.zeros, 0, (size_t)(3 * n) * sizeof *scratch);
-    for (int d = 0; d < r->directions; d++) {
-        recurrent_state_load(r, d, recurrent_input(step, GRAD_DY_H), scratch + state->at.h + d * states);
-        recurrent_state_load(r, d, recurrent_input(step, GRAD_DY_C), scratch + state->at.c + d * states);
-    }
     BackwardWork work = {.step = step};
-    double multiplies = (double)(r->directions * r->steps * r->batch) * (double)(r->gates * n * n);
-    if (state->team)
-        backward_units(0, 1, &work);
-    else
-        recurrent_tasks(recurrent_unit_count(state), multiplies, backward_units, &work);
-    gather_gradients(&work);
+    double multiplies = (double)(r->directions * state->back_steps * r->batch) * (double)(r->gates * n * n);
+    memset(scratch + state->at.zeros, 0, (size_t)(3 * n) * sizeof *scratch);
+    if (r->directions > 1)
+        clear(step, GRAD_DX);
+    clear(step, GRAD_DP);
+    for (int d = 0; d < r->directions; d++) {
+        recurrent_state_load(r, d, recurrent_input(step, GRAD_DY_H), h + d * states);
+        recurrent_state_load(r, d, recurrent_input(step, GRAD_DY_C), c + d * states);
+    }
+    for (; work.block * state->back_steps < r->steps; work.block++) {
+        if (state->team)
+            backward_units(0, 1, &work);
+        else
+            recurrent_tasks(recurrent_unit_count(state), multiplies, backward_units, &work);
+        gather_gradients(&work);
+    }
+    for (int d = 0; d < r->directions; d++) {
+        recurrent_state_store(r, d, h + d * states, recurrent_output(step, GRAD_DH));
+        recurrent_state_store(r, d, c + d * states, recurrent_output(step, GRAD_DC));
+    }
     return dnnl_fail(err, (dnnl_status_t)atomic_load(&work.failed), "dnnl_sgemm");
 }
 
 static void scratch_layout(RecurrentState *state)
 {
     const Recurrence *r = &state->r;
-    int64_t total = 0, states = r->directions * r->batch * r->hidden, rows = r->directions * r->steps * r->batch;
+    int64_t total = 0, states = r->directions * r->batch * r->hidden;
+    int64_t rows = r->directions * state->back_steps * r->batch;
     state->at.gates = recurrent_take(&total, rows * state->gradient_stride);
     state->at.h = recurrent_take(&total, states);
     state->at.c = recurrent_take(&total, states);

@@ -5,6 +5,7 @@
 
 /* ---- forward ---------------------------------------------------------------------------------------------------- */
 
+/* Two loops: each has a chain of operations short enough for the processor to overlap several turns. */
 VECTOR_CLONES void lstm_cell(int64_t n, float *g, const float *bias, const float *p, float *h, float *c)
 {
     float *gi = g, *go = g + n, *gf = g + 2 * n, *gc = g + 3 * n, *saved_c = g + 4 * n;
@@ -14,14 +15,17 @@ VECTOR_CLONES void lstm_cell(int64_t n, float *g, const float *bias, const float
         float f = vector_sigmoid(gf[j] + bias[2 * n + j] + p[2 * n + j] * c[j]);
         float candidate = vector_tanh(gc[j] + bias[3 * n + j]);
         float next = f * c[j] + i * candidate;
-        float o = vector_sigmoid(go[j] + bias[n + j] + p[n + j] * next);
         gi[j] = i;
-        go[j] = o;
         gf[j] = f;
         gc[j] = candidate;
         saved_c[j] = next;
         c[j] = next;
-        h[j] = o * vector_tanh(next);
+    }
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) {
+        float o = vector_sigmoid(go[j] + bias[n + j] + p[n + j] * c[j]);
+        go[j] = o;
+        h[j] = o * vector_tanh(c[j]);
     }
 }
 

@@ -8,14 +8,14 @@
 
 #include "runtime/ops/recurrent.h"
 
-/* Buffers in the step's scratch, in floats; D directions, rows = T * B. */
+/* Buffers in the step's scratch, in floats; D directions. */
 typedef struct RecurrentPlaces {
     int64_t gates;    /* forward that saves nothing: [units, block_steps, samples of a unit, stride], sums, then gates;
-                         backward: [D, rows, gradient_stride], gradients of the sums */
+                         backward: [D, back_steps * B, gradient_stride], gradients of the sums */
     int64_t h, c;     /* [D, B, H] */
     int64_t extra;    /* [D, B, 3H]: R h of GRU; products on the way back */
     int64_t bias;     /* [D, 2GH] */
-    int64_t before;   /* [D, rows, H]: h before each step, backward */
+    int64_t before;   /* [D, back_steps * B, H]: h before each step, backward */
     int64_t zeros;    /* [3H]: stands in for peepholes and cells that are not there */
     int64_t turned_w; /* [D, I, turned_stride]: W and R transposed, forward */
     int64_t turned_r; /* [D, H, turned_stride] */
@@ -32,6 +32,7 @@ typedef struct RecurrentState {
     int64_t chunks;        /* of samples a direction has; a unit is one chunk of one direction */
     int64_t chunk_samples; /* of the largest chunk */
     int64_t block_steps;   /* whose inputs meet W at once */
+    int64_t back_steps;    /* of a block on the way back; all of them where rows lie sample by sample */
     int64_t stride;        /* floats a row of gates: r.saved * H, RNN H */
     int64_t gradient_stride, turned_stride;
 } RecurrentState;

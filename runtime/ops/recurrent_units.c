@@ -16,6 +16,7 @@ enum {
     UNITS_WANTED = 4,          /* of twice as many rows */
     CHUNK_WEIGHTS = 1 << 20,   /* bytes of R that stay near a core; beyond, more rows share a pass over it */
     BLOCK_ROWS = 64,           /* rows of X that meet W at once */
+    BACK_ROWS = 512,           /* rows on the way back that are gathered while they are near */
     TURNED_SAMPLES = 4,        /* up to so many rows the library takes R as it is */
     TURNED_ROWS = 256,         /* rows that pay for transposing */
     POOL_WORK = 1 << 20,       /* multiply-adds that pay for waking the pool */
@@ -139,6 +140,9 @@ static void cut(RecurrentState *state)
     state->block_steps = (BLOCK_ROWS + state->chunk_samples - 1) / state->chunk_samples;
     if (state->block_steps > r->steps)
         state->block_steps = r->steps;
+    state->back_steps = (BACK_ROWS + r->batch - 1) / r->batch;
+    if (state->back_steps > r->steps || r->batch_first)
+        state->back_steps = r->steps;
     state->turned = state->chunk_samples > TURNED_SAMPLES && r->steps * state->chunk_samples >= TURNED_ROWS;
     state->team = recurrent_unit_count(state) == 1 && r->batch * all * r->hidden >= POOL_WORK;
 }
