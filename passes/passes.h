@@ -242,6 +242,10 @@ Status pass_loss(Graph *graph, const LossSpec *losses, size_t count, Value **los
 
 Status pass_fuse(Graph *graph, Error *err);
 
+/* ---- fuse_transpose.c: transposes that move towards the matrix products behind them; before autodiff --------- */
+
+Status pass_fuse_transpose(Graph *graph, Error *err);
+
 /* ---- fuse_matmul.c: matrix products that take up transposes, factors and biases; before autodiff ------------ */
 
 Status pass_fuse_matmul(Graph *graph, Error *err);

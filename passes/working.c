@@ -402,6 +402,7 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
     TRY(checked(graph, "expand", err));
     if (!options->no_fuse) {
         TRY(pass_fuse(graph, err));
+        TRY(pass_fuse_transpose(graph, err));
         TRY(pass_fuse_matmul(graph, err));
     }
     TRY(checked(graph, "fuse", err));
