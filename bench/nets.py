@@ -68,7 +68,7 @@ NETS = {
     "bilstm": (bilstm(), False),
     "resnet50_eval": (vision("resnet50"), False),
     "mobilenet_v2_eval": (vision("mobilenet_v2"), False),
-    "mobilenet_v2_batch1": (vision("mobilenet_v2", 1), False),
+    "mobilenet_v2_batch1": (vision("mobilenet_v2", 1), True),
     "mobilenet_v2_batch4": (vision("mobilenet_v2", 4), True),
     "resnet18_tiny": (vision("resnet18", 2, 64), True),
     "resnet18_tiny_eval": (vision("resnet18", 2, 64), False),

@@ -15,9 +15,6 @@ def prepared(net, part, mode):
     model, inputs, target, live = nets.build(net)
     model.train(live)
     x = list(inputs.values())
-    if not live and part == "full" and any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
-        from torch.fx.experimental.optimization import fuse  # the exported file has BatchNorm folded too
-        model = fuse(model.eval())
     if mode in ("channels_last", "compile") and x[0].dim() == 4:
         model, x[0] = model.to(memory_format=torch.channels_last), x[0].to(memory_format=torch.channels_last)
     return model, x, target

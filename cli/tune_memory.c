@@ -2,6 +2,7 @@
  * first. */
 #include <malloc.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "cli/tune.h"
@@ -45,6 +46,12 @@ static size_t resident_at_rest(const Tune *tune)
 void tune_memory_begin(Tune *tune)
 {
     tune->resident = resident_at_rest(tune);
+}
+
+size_t tune_memory_peak(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (size_t)usage.ru_maxrss << 10 : 0;
 }
 
 void tune_memory_options(const Tune *tune, TrainOptions *options)

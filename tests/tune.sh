@@ -72,6 +72,8 @@ holds "and nothing is written" test ! -e limited.onnx
 least=$(sed -nE 's/.*would do is ([0-9]+)M.*/\1/p' err)
 expect 0 "what was named" "${limited[@]}" --memory "$((least + 2))M" -o limited.onnx
 total=$(sed -nE 's/.*"event":"memory".*"total":([0-9]+).*/\1/p' out | head -n 1)
+peak=$(sed -nE 's/.*"peak_resident": ?([0-9]+).*/\1/p' out | head -n 1)
+holds "the process keeps to it within 3 %" test "${peak:-0}" -gt 0 -a "$((${peak:-0} * 100))" -le "$((103 * ((least + 2) << 20)))"
 holds "the bill keeps to it" test "${total:-0}" -gt 0 -a "${total:-0}" -le "$(((least + 2) << 20))"
 expect 0 "without a limit, profiled" "${limited[@]}" -o whole.onnx --profile --trace trace.json
 holds "the profile tells steps and peaks" grep -q "peaks measured" err
