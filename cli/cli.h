@@ -32,6 +32,7 @@ Status document_check_output(const Model *document, const char *output, Error *e
 Status document_save(const Model *document, const char *output, bool strip_doc, Error *err);
 /* Takes back a model that document_save wrote, its side file too. */
 void document_remove(const char *output);
+size_t weight_bytes(const Graph *graph); /* of its initializers */
 /* Types with symbols where inference reaches; a failure to infer is a warning, not an end. */
 void document_infer(Model *document);
 

@@ -54,7 +54,7 @@ static void print_identical(const Comparison *comparison)
     for (size_t i = 0; i < comparison->same_count; i++) {
         table_cell(&table, STYLE_PLAIN, "= %s", comparison->same[i].name);
         table_cell(&table, STYLE_PLAIN, "%s", comparison->same[i].shape);
-        table_cell(&table, STYLE_DIM, "%016llx", (unsigned long long)comparison->same[i].hash);
+        table_cell(&table, STYLE_DIM, "%016llx", (unsigned long long)tensor_hash(comparison->same[i].tensor));
     }
     table_print(&table, stdout, 0);
     table_release(&table);

@@ -228,12 +228,18 @@ static void hash_side(Side *side, Arena *arena)
     }
 }
 
+static bool any_left(const Side *side)
+{
+    for (size_t i = 0; i < side->count; i++)
+        if (side->match[i] == NULL)
+            return true;
+    return false;
+}
+
+/* By what they compute. It reads every constant, hence only where there is something to find on both sides. */
 static void match_by_structure(Compare *c)
 {
-    size_t left = 0;
-    for (size_t i = 0; i < c->a.count; i++)
-        left += c->a.match[i] == NULL;
-    if (left == 0)
+    if (!any_left(&c->a) || !any_left(&c->b))
         return;
     hash_side(&c->a, c->arena);
     hash_side(&c->b, c->arena);
@@ -357,7 +363,7 @@ static void add_same(Compare *c, const Tensor *tensor, const char *name)
 {
     Comparison *out = c->out;
     out->same = arena_grow(c->arena, out->same, out->same_count, &out->same_capacity, sizeof *out->same);
-    out->same[out->same_count++] = (Same){name, tensor_text(c->arena, tensor), tensor_hash(tensor)};
+    out->same[out->same_count++] = (Same){name, tensor_text(c->arena, tensor), tensor};
     out->same_bytes += tensor->bytes;
 }
 
@@ -383,6 +389,8 @@ static void index_leftovers(Compare *c, Map *by_hash)
 /* True when the content goes on under another name. */
 static bool compare_renamed(Compare *c, Map *by_hash, Map *renamed, const Value *a)
 {
+    if (by_hash->count == 0)
+        return false;
     const char *key = arena_printf(c->arena, "%" PRIx64, tensor_hash(a->constant));
     const Value *b = map_get(by_hash, key);
     if (b == NULL || !tensor_equal(a->constant, b->constant) || tensor_count(a->constant) < 2)
@@ -649,7 +657,7 @@ void comparison_json(const Comparison *comparison, Json *json)
     json_put_open(json, "identical_initializers", '[');
     for (size_t i = 0; i < comparison->same_count; i++) {
         char hash[20];
-        snprintf(hash, sizeof hash, "%016" PRIx64, comparison->same[i].hash);
+        snprintf(hash, sizeof hash, "%016" PRIx64, tensor_hash(comparison->same[i].tensor));
         json_open(json, '{');
         json_put_string(json, "name", comparison->same[i].name);
         json_put_string(json, "shape", comparison->same[i].shape);

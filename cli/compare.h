@@ -18,7 +18,7 @@ typedef struct Change {
 
 typedef struct Same {
     const char *name, *shape; /* initializers that are equal byte for byte */
-    uint64_t hash;
+    const Tensor *tensor;     /* of the first model */
 } Same;
 
 typedef struct Comparison {

@@ -62,6 +62,14 @@ Status document_save(const Model *document, const char *output, bool strip_doc, 
     return status;
 }
 
+size_t weight_bytes(const Graph *graph)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        bytes += graph->initializers[i]->constant == NULL ? 0 : graph->initializers[i]->constant->bytes;
+    return bytes;
+}
+
 void document_remove(const char *output)
 {
     Str side;

@@ -45,12 +45,27 @@ static void print_plan(const char *verb, const char *path, const Surgery *option
     json_end(&json);
 }
 
-static void note_written(const Surgery *options, const Comparison *comparison)
+static size_t size_of(const char *path, const char *ending)
 {
+    Str whole;
     struct stat info;
-    size_t bytes = stat(options->output, &info) == 0 ? (size_t)info.st_size : 0;
-    say_note("wrote %s (%s)%s; %zu initializers untouched byte for byte", options->output, human_bytes(bytes).text,
+    str_init(&whole);
+    str_printf(&whole, "%s%s", path, ending);
+    size_t bytes = stat(whole.text, &info) == 0 ? (size_t)info.st_size : 0;
+    str_release(&whole);
+    return bytes;
+}
+
+static void note_written(const Model *document, const Surgery *options, const Comparison *comparison)
+{
+    Str sizes;
+    str_init(&sizes);
+    str_printf(&sizes, "%s", human_bytes(size_of(options->output, "")).text);
+    if (size_of(options->output, "") < weight_bytes(document->graph)) /* it cannot hold them */
+        str_printf(&sizes, ", %s of weights beside it", human_bytes(size_of(options->output, ".data")).text);
+    say_note("wrote %s (%s)%s; %zu initializers untouched byte for byte", options->output, sizes.text,
              options->no_verify ? "" : ", read back and compared", comparison->same_count);
+    str_release(&sizes);
 }
 
 static Status write(Model *document, Model *original, const Surgery *options, Error *err)
@@ -83,7 +98,7 @@ static Status operate(const char *verb, const char *path, Model *document, Model
         status = write(document, original, options, err);
     if (status == STATUS_OK) {
         if (!options->dry_run)
-            note_written(options, &comparison);
+            note_written(document, options, &comparison);
         print_plan(verb, path, options, &comparison);
     }
     comparison_release(&comparison);
@@ -103,8 +118,10 @@ Status surgery_run(const char *verb, const char *path, const Surgery *options, S
     if (status == STATUS_OK)
         status = document_open(path, &document, err);
     if (status == STATUS_OK)
+        model_share(original, document);
+    if (status == STATUS_OK)
         status = operate(verb, path, document, original, options, edit, context, err);
+    model_free(original); /* uses the document's files */
     model_free(document);
-    model_free(original);
     return status;
 }

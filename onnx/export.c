@@ -63,15 +63,20 @@ static Status write_proto(AtomicFile *file, const Onnx__ModelProto *proto, Error
     return buffer.status;
 }
 
-static Status write_side(AtomicFile *file, const Exporter *e)
+/* What has been written need not stay in memory: a model may be larger than that. */
+static Status write_side(AtomicFile *file, const Exporter *e, const Model *model)
 {
     static const char zeros[4096];
-    size_t at = 0;
+    size_t at = 0, rested = 0;
     for (size_t i = 0; i < e->moved_count; i++) {
         const Moved *moved = &e->moved[i];
         TRY(atomic_write(file, zeros, moved->offset - at, e->err)); /* less than a page */
         TRY(atomic_write(file, moved->data, moved->bytes, e->err));
         at = moved->offset + moved->bytes;
+        if (at - rested >= MODEL_REST_BYTES) {
+            model_rest(model);
+            rested = at;
+        }
     }
     return STATUS_OK;
 }
@@ -84,13 +89,14 @@ static Status check_sources(const Exporter *e, const char *path)
     return STATUS_OK;
 }
 
-static Status write_files(const Exporter *e, const Onnx__ModelProto *proto, const char *path, const char *side_path)
+static Status write_files(const Exporter *e, const Model *model_read, const Onnx__ModelProto *proto, const char *path,
+                          const char *side_path)
 {
     AtomicFile model = {0}, side = {0};
     Status status = STATUS_OK;
     if (e->moved_count > 0) {
         TRY_DONE(atomic_open(&side, side_path, e->err));
-        TRY_DONE(write_side(&side, e));
+        TRY_DONE(write_side(&side, e, model_read));
         TRY_DONE(atomic_sync(&side, e->err));
     }
     TRY_DONE(atomic_open(&model, path, e->err));
@@ -156,7 +162,7 @@ Status model_export(const Model *model, const char *path, const ExportOptions *o
     }
     if (e.moved_count > 0)
         TRY_DONE(check_side_target(model, path, side_path.text, options, err));
-    status = write_files(&e, proto, path, side_path.text);
+    status = write_files(&e, model, proto, path, side_path.text);
 done:
     exporter_release(&e);
     str_release(&side_path);

@@ -232,3 +232,37 @@ Status external_read(Gate *gate, Tensor *tensor, const char *who)
     tensor->data = side->data + offset;
     return STATUS_OK;
 }
+
+/* ---- one mapping for two models ------------------------------------------------------------------------------- */
+
+static bool maps_alike(const Mapping *a, const Mapping *b)
+{
+    return a->mapped && b->mapped && a->size == b->size;
+}
+
+/* Where the same bytes lie in the other mapping, or `data` itself when they do not lie in this one. */
+static const void *moved_over(const Mapping *from, const Mapping *to, const void *data)
+{
+    uintptr_t at = (uintptr_t)data, begin = (uintptr_t)from->data;
+    return at < begin || at >= begin + from->size || !maps_alike(from, to) ? data : to->data + (at - begin);
+}
+
+void model_share(Model *twin, const Model *model)
+{
+    if (twin->path == NULL || model->path == NULL || !file_same(twin->path, model->path) ||
+        twin->side_count != model->side_count)
+        return;
+    size_t side = 0; /* tensors lie in files in turns */
+    for (Graph *graph = twin->last_made; graph != NULL; graph = graph->made_before)
+        for (size_t i = 0; i < graph->initializer_count; i++) {
+            Tensor *tensor = graph->initializers[i]->constant;
+            if (tensor == NULL || tensor->bytes == 0)
+                continue;
+            const void *before = tensor->data;
+            tensor->data = moved_over(&twin->file, &model->file, before);
+            for (size_t n = 0; n < twin->side_count && tensor->data == before; n++) {
+                side = n == 0 ? side : (side + 1) % twin->side_count;
+                tensor->data = moved_over(&twin->side_files[side], &model->side_files[side], before);
+            }
+        }
+}

@@ -386,6 +386,8 @@ struct Model {
 
 Model *model_new(const OpSet *ops);
 void model_free(Model *model);
+/* Whoever walks over all weights calls model_rest every so many bytes. */
+#define MODEL_REST_BYTES ((size_t)256 << 20)
 void model_rest(const Model *model); /* its files' pages may leave memory until they are read again */
 int64_t model_opset(const Model *model, const char *domain); /* 0 when not imported */
 void model_set_opset(Model *model, const char *domain, int64_t version);
@@ -464,6 +466,10 @@ Status model_import_bytes(const void *bytes, size_t size, const char *name_for_m
 /* One TensorProto as the ONNX backend tests store it; also in `sequence`/`optional` form. */
 Status array_import_proto(Arena *arena, const void *bytes, size_t size, const char *name, ArrayKind kind, Array **array,
                           Error *err);
+
+/* `twin` was read from the same files as `model`: its initializers use those mappings from now on, so that no byte is in
+ * memory, or compared, twice. Does nothing when the files seem to differ. `model` must live as long as `twin`. */
+void model_share(Model *twin, const Model *model);
 
 typedef struct ExportOptions {
     bool strip_doc;          /* drop doc strings and stack traces (hazard 37) */

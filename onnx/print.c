@@ -101,13 +101,26 @@ static void print_type(Str *out, const Type *type)
 }
 
 /* FNV-1a over the bytes: enough to see that two printed tensors differ. */
+static uint64_t fnv(uint64_t hash, uint64_t word)
+{
+    hash = (hash ^ word) * 1099511628211u;
+    return hash ^ hash >> 32;
+}
+
+/* FNV-1a over words, in four lanes that do not wait for each other: gigabytes of weights are printed, too. */
 static uint64_t hash_of(const Tensor *tensor)
 {
-    uint64_t h = 14695981039346656037u;
+    uint64_t lanes[4] = {14695981039346656037u, 1, 2, 3}, words[4];
     const unsigned char *bytes = tensor->data;
-    for (size_t i = 0; i < tensor->bytes && tensor->dtype != DTYPE_STRING; i++)
-        h = (h ^ bytes[i]) * 1099511628211u;
-    return h;
+    size_t count = tensor->dtype == DTYPE_STRING ? 0 : tensor->bytes, i = 0;
+    for (; i + sizeof words <= count; i += sizeof words) {
+        memcpy(words, bytes + i, sizeof words);
+        for (int lane = 0; lane < 4; lane++)
+            lanes[lane] = fnv(lanes[lane], words[lane]);
+    }
+    for (; i < count; i++)
+        lanes[0] = fnv(lanes[0], bytes[i]);
+    return fnv(fnv(fnv(lanes[0], lanes[1]), lanes[2]), lanes[3]);
 }
 
 static void print_element(Str *out, const Tensor *tensor, int64_t i)

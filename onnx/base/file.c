@@ -40,6 +40,13 @@ static Status read_all(Mapping *mapping, int fd, size_t hint, const char *path, 
     return STATUS_OK;
 }
 
+/* A umask of 002 lets the user's own group write, which is nobody else where users have groups of their own. */
+static bool others_write(const struct stat *info)
+{
+    bool ours = info->st_uid == geteuid() && info->st_gid == getegid();
+    return (info->st_mode & S_IWOTH) != 0 || ((info->st_mode & S_IWGRP) != 0 && !ours);
+}
+
 Status mapping_open_fd(Mapping *mapping, int fd, const char *path, Error *err)
 {
     *mapping = (Mapping){nothing, 0, true};
@@ -48,7 +55,7 @@ Status mapping_open_fd(Mapping *mapping, int fd, const char *path, Error *err)
         return fail(err, STATUS_REJECTED, "%s: %s", path, strerror(errno));
     if (S_ISDIR(info.st_mode))
         return fail(err, STATUS_REJECTED, "%s: is a folder, a file was expected", path);
-    if (!S_ISREG(info.st_mode) || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    if (!S_ISREG(info.st_mode) || others_write(&info))
         return read_all(mapping, fd, S_ISREG(info.st_mode) ? (size_t)info.st_size : 65536, path, err);
     if (info.st_size == 0)
         return STATUS_OK;
