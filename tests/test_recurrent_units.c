@@ -6,31 +6,37 @@
 #include <string.h>
 
 #include "passes/passes.h"
+#include "runtime/ops/recurrent_panels.h"
 #include "runtime/runtime.h"
 
 typedef struct Case {
     const char *kind, *options; /* LSTM, further attributes */
     int gates, steps, batch, inputs, hidden, directions, layout;
     bool lengths;
-    const char *kernel; /* how the plan runs it */
+    enum { SHARED, UNITS, TEAM } way; /* how the plan runs it; SHARED: weights are packed (or transposed) first */
 } Case;
 
+static const char *kernel_of(const Case *c)
+{
+    return c->way == TEAM ? "own:steps" : c->way == SHARED && panels_usable() ? "own:panels" : "own:units";
+}
+
 static const Case cases[] = {
-    /* several chunks a direction, weights transposed, several blocks of steps on the way back */
-    {"LSTM", "", 4, 70, 20, 12, 24, 2, 0, false, "own:units"},
-    {"LSTM", "", 4, 70, 20, 12, 24, 2, 0, true, "own:units"},
-    {"LSTM", "", 4, 30, 20, 12, 24, 2, 1, true, "own:units"},
-    {"GRU", ", linear_before_reset=1", 3, 70, 20, 12, 24, 2, 0, true, "own:units"},
-    {"GRU", ", linear_before_reset=1", 3, 30, 20, 12, 24, 2, 1, false, "own:units"},
-    {"GRU", "", 3, 70, 20, 12, 24, 2, 0, true, "own:units"},
-    {"GRU", "", 3, 30, 20, 12, 24, 2, 1, false, "own:units"},
-    {"RNN", "", 1, 70, 33, 12, 40, 1, 0, true, "own:units"},
-    {"RNN", ", activations=[\"Relu\"]", 1, 30, 33, 12, 40, 1, 1, false, "own:units"},
+    /* several chunks a direction, weights packed or transposed, several blocks of steps on the way back */
+    {"LSTM", "", 4, 70, 20, 12, 24, 2, 0, false, SHARED},
+    {"LSTM", "", 4, 70, 20, 12, 24, 2, 0, true, SHARED},
+    {"LSTM", "", 4, 40, 20, 12, 24, 2, 1, true, SHARED},
+    {"GRU", ", linear_before_reset=1", 3, 70, 20, 12, 24, 2, 0, true, SHARED},
+    {"GRU", ", linear_before_reset=1", 3, 40, 20, 12, 24, 2, 1, false, SHARED},
+    {"GRU", "", 3, 70, 20, 12, 24, 2, 0, true, SHARED},
+    {"GRU", "", 3, 40, 20, 12, 24, 2, 1, false, SHARED},
+    {"RNN", "", 1, 70, 33, 12, 40, 1, 0, true, SHARED},
+    {"RNN", ", activations=[\"Relu\"]", 1, 40, 33, 12, 40, 1, 1, false, SHARED},
     /* few samples: weights as they are */
-    {"LSTM", "", 4, 9, 3, 5, 7, 2, 0, true, "own:units"},
+    {"LSTM", "", 4, 9, 3, 5, 7, 2, 0, true, UNITS},
     /* one unit: all threads at each step */
-    {"LSTM", "", 4, 5, 5, 40, 260, 1, 0, false, "own:steps"},
-    {"GRU", "", 3, 5, 6, 40, 260, 1, 0, true, "own:steps"},
+    {"LSTM", "", 4, 5, 5, 40, 260, 1, 0, false, TEAM},
+    {"GRU", "", 3, 5, 6, 40, 260, 1, 0, true, TEAM},
 };
 enum { CASE_COUNT = sizeof cases / sizeof cases[0], GRADIENTS_MAX = 6, OUTPUTS_MAX = 8 };
 
@@ -114,8 +120,8 @@ static Results results_of(const Case *c, const Model *model, int threads, Error 
     assert_ok(plan_build(model, NULL, &options, &plan, err), err);
     str_init(&text);
     plan_describe(plan, &text);
-    if (strstr(text.text, c->kernel) == NULL)
-        fail_msg("%s%s: no %s in\n%s", c->kind, c->options, c->kernel, text.text);
+    if (strstr(text.text, kernel_of(c)) == NULL)
+        fail_msg("%s%s: no %s in\n%s", c->kind, c->options, kernel_of(c), text.text);
     str_release(&text);
     for (size_t i = 0; i < model->graph->input_count; i++) {
         float *place = plan_input(plan, i);
@@ -213,9 +219,43 @@ static void a_forward_that_saves_nothing_has_the_same_bits(void **state)
     }
 }
 
+/* Every remainder of rows and columns, one and two terms, onto zeros and onto what is there. */
+static void panels_multiply_as_plain_loops_do(void **state)
+{
+    (void)state;
+    enum { M = 13, N = 100, K = 21 };
+    float a[M * K], b[K * N], turned[N * K], packed[2][K * (N + 16)], c[M * (N + 3)], expected;
+    for (size_t i = 0; i < M * K; i++)
+        a[i] = number(0, i);
+    for (size_t i = 0; i < K * N; i++)
+        turned[i % N * K + i / N] = b[i] = number(1, i);
+    for (int64_t m = 1; m <= M; m++)
+        for (int64_t n = 1; n <= N; n += n < 60 ? 1 : 13)
+            for (int way = 0; way < 4; way++) {
+                Panels panels[2] = {{K, n, packed[0]}, {K, n, packed[1]}};
+                panels_pack(&panels[0], 0, panels_count(n), b, N, 1, packed[0]);
+                panels_pack(&panels[1], 0, panels_count(n), turned, 1, K, packed[1]);
+                PanelTerm terms[2] = {{a, K, &panels[0]}, {a, K, &panels[1]}};
+                for (size_t i = 0; i < sizeof c / sizeof c[0]; i++)
+                    c[i] = 0.5F;
+                panels_multiply(m, terms, 1 + way % 2, way > 1, c, N + 3);
+                for (int64_t i = 0; i < m * (N + 3); i++) {
+                    int64_t row = i / (N + 3), column = i % (N + 3);
+                    double sum = 0;
+                    for (int64_t l = 0; l < K; l++)
+                        sum += (double)a[row * K + l] * (double)b[l * N + (column < n ? column : 0)];
+                    expected = column < n ? (float)((way > 1 ? 0.5 : 0) + (1 + way % 2) * sum) : 0.5F;
+                    if (!(fabsf(c[i] - expected) <= 1e-6F))
+                        fail_msg("%d x %d, way %d: (%d, %d) is %g, not %g", (int)m, (int)n, way, (int)row, (int)column,
+                                 (double)c[i], (double)expected);
+                }
+            }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(panels_multiply_as_plain_loops_do),
         cmocka_unit_test(units_do_what_the_interpreter_does),
         cmocka_unit_test(bits_are_the_same_at_any_number_of_threads),
         cmocka_unit_test(a_forward_that_saves_nothing_has_the_same_bits),

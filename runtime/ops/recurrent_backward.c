@@ -14,6 +14,7 @@
 typedef struct Backward {
     Unit u;
     const float *rec;    /* [GH, H] of the direction */
+    Panels panels[2];    /* R in its parts, see part_gates */
     const float *y, *dy; /* of the whole node; dy may be NULL */
     const float *saved, *c0, *h0;
     float *dgates, *before; /* of the direction and the block */
@@ -27,6 +28,41 @@ typedef struct BackwardWork {
     atomic_int failed;
 } BackwardWork;
 
+/* Gates whose gradients meet R at once: GRU's candidate is apart, for what R multiplies there has columns of its own.
+ */
+static int64_t part_gates(const Recurrence *r, int part)
+{
+    return r->kind != CELL_GRU ? (part == 0 ? r->gates : 0) : part == 0 ? 2 : 1;
+}
+
+static int64_t packed_size(const Recurrence *r)
+{
+    return panels_size(r->gates * r->hidden, r->hidden);
+}
+
+static void packed_places(const Recurrence *r, int d, const float *base, Panels parts[2])
+{
+    const float *at = base + d * packed_size(r);
+    for (int i = 0; i < 2; i++) {
+        parts[i] = (Panels){part_gates(r, i) * r->hidden, r->hidden, at};
+        at += panels_size(parts[i].k, parts[i].n);
+    }
+}
+
+static void pack(const Recurrence *r, const float *rec, float *to)
+{
+    for (int d = 0; d < r->directions; d++) {
+        Panels parts[2];
+        packed_places(r, d, to, parts);
+        const float *from = rec + d * r->gates * r->hidden * r->hidden;
+        float *at = to + d * packed_size(r);
+        for (int i = 0; i < 2; i++) {
+            at = recurrent_pack(&parts[i], from, r->hidden, 1, at);
+            from += parts[i].k * r->hidden;
+        }
+    }
+}
+
 static Backward backward_of(BackwardWork *work, int64_t unit)
 {
     const Step *step = work->step;
@@ -38,19 +74,21 @@ static Backward backward_of(BackwardWork *work, int64_t unit)
     const float *saved = recurrent_input(step, GRAD_SAVED), *rec = recurrent_input(step, GRAD_INPUTS + IN_R);
     int64_t n = r->hidden, rows = state->back_steps * r->batch;
     Unit u = recurrent_unit(step, GRAD_INPUTS, unit, &work->failed);
-    return (Backward){.u = u,
-                      .rec = rec + u.d * r->gates * n * n,
-                      .y = step->in[GRAD_Y]->data,
-                      .dy = recurrent_input(step, GRAD_DY),
-                      .saved = saved == NULL ? NULL : saved + u.d * r->steps * r->batch * state->stride,
-                      .c0 = recurrent_input(step, GRAD_INPUTS + IN_C),
-                      .h0 = recurrent_input(step, GRAD_INPUTS + IN_H),
-                      .dgates = scratch + state->at.gates + u.d * rows * state->gradient_stride,
-                      .before = scratch + state->at.before + u.d * rows * n,
-                      .first = r->reverse[u.d] ? done : left - steps,
-                      .steps = steps,
-                      .stride = state->stride,
-                      .gradient_stride = state->gradient_stride};
+    Backward w = {.u = u,
+                  .rec = rec + u.d * r->gates * n * n,
+                  .y = step->in[GRAD_Y]->data,
+                  .dy = recurrent_input(step, GRAD_DY),
+                  .saved = saved == NULL ? NULL : saved + u.d * r->steps * r->batch * state->stride,
+                  .c0 = recurrent_input(step, GRAD_INPUTS + IN_C),
+                  .h0 = recurrent_input(step, GRAD_INPUTS + IN_H),
+                  .dgates = scratch + state->at.gates + u.d * rows * state->gradient_stride,
+                  .before = scratch + state->at.before + u.d * rows * n,
+                  .first = r->reverse[u.d] ? done : left - steps,
+                  .steps = steps,
+                  .stride = state->stride,
+                  .gradient_stride = state->gradient_stride};
+    packed_places(r, u.d, scratch + state->at.weights_r, w.panels);
+    return w;
 }
 
 enum { AHEAD = 2 };
@@ -178,6 +216,38 @@ static void through_weights(const Backward *w, int64_t from, int64_t first, int6
     unit_gemm(u, &g);
 }
 
+/* extra [samples, H] = sum over the parts `first`..`last` of (their gradients) R */
+static void through_panels(const Backward *w, int first, int last)
+{
+    const Unit *u = &w->u;
+    const Recurrence *r = u->r;
+    int64_t n = r->hidden;
+    const float *rows = w->dgates + block_row(w, u->t, u->begin) * w->gradient_stride;
+    int64_t apart = r->row_b * w->gradient_stride, candidate = (r->linear_before_reset ? 3 : 2) * n;
+    PanelTerm terms[2] = {{rows, apart, &w->panels[0]}, {rows + candidate, apart, &w->panels[1]}};
+    panels_multiply(u->end - u->begin, terms + first, last - first + 1, false, u->extra + u->begin * n, n);
+}
+
+static void backward_step_packed(Backward *w)
+{
+    Unit *u = &w->u;
+    const Recurrence *r = u->r;
+    int64_t samples = u->end - u->begin;
+    u->phase = 0;
+    cells_back(0, samples, w);
+    if (r->kind != CELL_GRU) {
+        through_panels(w, 0, 0);
+    } else if (r->linear_before_reset) {
+        through_panels(w, 0, 1);
+    } else {
+        through_panels(w, 1, 1);
+        u->phase = 1;
+        cells_back(0, samples, w);
+        through_panels(w, 0, 0);
+    }
+    pass_on(u);
+}
+
 static void backward_step(Backward *w)
 {
     Unit *u = &w->u;
@@ -207,7 +277,10 @@ static void backward_units(int64_t begin, int64_t end, void *context)
         bool reverse = w.u.r->reverse[w.u.d];
         for (int64_t s = 0; s < w.steps; s++) {
             w.u.t = reverse ? w.first + s : w.first + w.steps - 1 - s;
-            backward_step(&w);
+            if (w.u.state->panels)
+                backward_step_packed(&w);
+            else
+                backward_step(&w);
         }
     }
 }
@@ -487,6 +560,8 @@ static Status run_backward(Step *step, Error *err)
         recurrent_state_load(r, d, recurrent_input(step, GRAD_DY_H), h + d * states);
         recurrent_state_load(r, d, recurrent_input(step, GRAD_DY_C), c + d * states);
     }
+    if (state->panels)
+        pack(r, recurrent_input(step, GRAD_INPUTS + IN_R), scratch + state->at.weights_r);
     for (; work.block * state->back_steps < r->steps; work.block++) {
         if (state->team)
             backward_units(0, 1, &work);
@@ -512,6 +587,7 @@ static void scratch_layout(RecurrentState *state)
     state->at.extra = recurrent_take(&total, 3 * states);
     state->at.before = recurrent_take(&total, rows * r->hidden);
     state->at.zeros = recurrent_take(&total, 3 * r->hidden);
+    state->at.weights_r = recurrent_take(&total, state->panels ? r->directions * packed_size(r) : 0);
     state->at.total = total;
 }
 
@@ -530,6 +606,6 @@ Status recurrent_backward_prepare(PlanContext *context, CellKind kind, Error *er
             kernel_output(context, i, LAYOUT_PLAIN);
     scratch_layout(state);
     kernel_scratch(context, (size_t)state->at.total * sizeof(float));
-    kernel_run(context, run_backward, state->team ? "own:steps" : "own:units");
+    kernel_run(context, run_backward, recurrent_kernel_name(state));
     return STATUS_OK;
 }

@@ -21,9 +21,10 @@ typedef struct Forward {
     Unit u;
     const float *x;
     Weights w, rec;
-    const float *bias; /* [2, GH] (input, recurrent) */
-    float *y;          /* of the whole node, may be NULL */
-    float *gates;      /* of step `first_t` and sample `first_b` */
+    Panels w_panels[2], rec_panels[2]; /* of the groups of gates that are multiplied at once */
+    const float *bias;                 /* [2, GH] (input, recurrent) */
+    float *y;                          /* of the whole node, may be NULL */
+    float *gates;                      /* of step `first_t` and sample `first_b` */
     int64_t first_t, first_b;
     int64_t gates_t, gates_b; /* floats from step to step, from sample to sample */
 } Forward;
@@ -75,6 +76,85 @@ static void cells_forward(int64_t begin, int64_t end, void *context)
         else
             memset(y, 0, (size_t)n * sizeof *y);
     }
+}
+
+/* ---- groups of gates, packed ------------------------------------------------------------------------------------- */
+
+/* GRU without linear_before_reset multiplies z and r, then the candidate; the others all at once. */
+static int group_count(const Recurrence *r)
+{
+    return r->kind == CELL_GRU && !r->linear_before_reset ? 2 : 1;
+}
+
+static int64_t group_gates(const Recurrence *r, int group)
+{
+    return group_count(r) == 1 ? r->gates : group == 0 ? 2 : 1;
+}
+
+/* Floats of W (k: I) or R (k: H) of one direction. */
+static int64_t packed_size(const Recurrence *r, int64_t k)
+{
+    int64_t size = 0;
+    for (int i = 0; i < group_count(r); i++)
+        size += panels_size(k, group_gates(r, i) * r->hidden);
+    return size;
+}
+
+static void packed_places(const Recurrence *r, int d, int64_t k, const float *base, Panels groups[2])
+{
+    const float *at = base + d * packed_size(r, k);
+    for (int i = 0; i < group_count(r); i++) {
+        groups[i] = (Panels){k, group_gates(r, i) * r->hidden, at};
+        at += panels_size(k, groups[i].n);
+    }
+}
+
+/* weights: [D, GH, k] */
+static void pack(const Recurrence *r, const float *weights, int64_t k, float *to)
+{
+    for (int d = 0; d < r->directions; d++) {
+        Panels groups[2];
+        packed_places(r, d, k, to, groups);
+        const float *from = weights + d * r->gates * r->hidden * k;
+        float *at = to + d * packed_size(r, k);
+        for (int i = 0; i < group_count(r); i++) {
+            at = recurrent_pack(&groups[i], from, 1, k, at);
+            from += groups[i].n * k;
+        }
+    }
+}
+
+/* c = X W^T + a R^T for one group of gates; without `a` only the first. */
+static void group_sums(const Forward *f, int group, const float *a, int64_t lda, float *c, int64_t ldc)
+{
+    const Unit *u = &f->u;
+    const Recurrence *r = u->r;
+    PanelTerm terms[2] = {
+        {f->x + recurrent_row(r, u->t, u->begin) * r->inputs, r->row_b * r->inputs, &f->w_panels[group]},
+        {a, lda, &f->rec_panels[group]}};
+    panels_multiply(u->end - u->begin, terms, a == NULL ? 1 : 2, false, c, ldc);
+}
+
+static void forward_step_packed(Forward *f)
+{
+    Unit *u = &f->u;
+    const Recurrence *r = u->r;
+    int64_t n = r->hidden, samples = u->end - u->begin;
+    float *rows = gates_at(f, u->t, u->begin), *h = u->h + u->begin * n;
+    u->phase = 0;
+    if (r->kind == CELL_GRU && r->linear_before_reset) {
+        PanelTerm through = {h, n, &f->rec_panels[0]};
+        group_sums(f, 0, NULL, 0, rows, f->gates_b);
+        panels_multiply(samples, &through, 1, false, u->extra + u->begin * 3 * n, 3 * n);
+    } else {
+        group_sums(f, 0, h, n, rows, f->gates_b);
+    }
+    cells_forward(0, samples, f);
+    if (group_count(r) == 1)
+        return;
+    u->phase = 1;
+    group_sums(f, 1, rows + 3 * n, f->gates_b, rows + 2 * n, f->gates_b);
+    cells_forward(0, samples, f);
 }
 
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
@@ -148,10 +228,14 @@ static void forward_unit(Forward *f)
         int64_t first = r->reverse[u->d] ? r->steps - done - steps : done;
         if (!u->state->saves)
             f->first_t = first;
-        input_sums(f, first, steps);
+        if (!u->state->panels)
+            input_sums(f, first, steps);
         for (int64_t s = 0; s < steps; s++) {
             u->t = r->reverse[u->d] ? first + steps - 1 - s : first + s;
-            forward_step(f);
+            if (u->state->panels)
+                forward_step_packed(f);
+            else
+                forward_step(f);
         }
     }
 }
@@ -201,11 +285,13 @@ static void forward_units(int64_t begin, int64_t end, void *context)
         Unit u = recurrent_unit(step, 0, i, &work->failed);
         Forward f = {.u = u,
                      .x = recurrent_input(step, IN_X),
-                     .w = weights_of(state, recurrent_input(step, IN_W), u.d, r->inputs, scratch + state->at.turned_w),
+                     .w = weights_of(state, recurrent_input(step, IN_W), u.d, r->inputs, scratch + state->at.weights_w),
                      .rec =
-                         weights_of(state, recurrent_input(step, IN_R), u.d, r->hidden, scratch + state->at.turned_r),
+                         weights_of(state, recurrent_input(step, IN_R), u.d, r->hidden, scratch + state->at.weights_r),
                      .bias = scratch + state->at.bias + u.d * 2 * r->gates * r->hidden,
                      .y = y == NULL ? NULL : y->data};
+        packed_places(r, u.d, r->inputs, scratch + state->at.weights_w, f.w_panels);
+        packed_places(r, u.d, r->hidden, scratch + state->at.weights_r, f.rec_panels);
         place_gates(&f, step, i);
         forward_unit(&f);
     }
@@ -278,9 +364,12 @@ static Status run_forward(Step *step, Error *err)
         recurrent_state_load(r, d, recurrent_input(step, IN_H), scratch + state->at.h + d * states);
         recurrent_state_load(r, d, recurrent_input(step, IN_C), scratch + state->at.c + d * states);
     }
-    if (state->turned) {
-        turn(state, recurrent_input(step, IN_W), r->inputs, scratch + state->at.turned_w);
-        turn(state, recurrent_input(step, IN_R), r->hidden, scratch + state->at.turned_r);
+    if (state->panels) {
+        pack(r, recurrent_input(step, IN_W), r->inputs, scratch + state->at.weights_w);
+        pack(r, recurrent_input(step, IN_R), r->hidden, scratch + state->at.weights_r);
+    } else if (state->turned) {
+        turn(state, recurrent_input(step, IN_W), r->inputs, scratch + state->at.weights_w);
+        turn(state, recurrent_input(step, IN_R), r->hidden, scratch + state->at.weights_r);
     }
     ForwardWork work = {.step = step};
     double multiplies = (double)(r->directions * r->steps * r->batch) * (double)(all * (r->inputs + r->hidden));
@@ -296,20 +385,26 @@ static Status run_forward(Step *step, Error *err)
     return dnnl_fail(err, (dnnl_status_t)atomic_load(&work.failed), "dnnl_sgemm");
 }
 
+static int64_t weights_size(const RecurrentState *state, int64_t k)
+{
+    return state->r.directions * (state->panels   ? packed_size(&state->r, k)
+                                  : state->turned ? k * state->turned_stride
+                                                  : 0);
+}
+
 static void scratch_layout(RecurrentState *state)
 {
     const Recurrence *r = &state->r;
     int64_t total = 0, states = r->directions * r->batch * r->hidden;
     int64_t block = state->block_steps * state->chunk_samples * state->stride;
-    int64_t turned = state->turned ? r->directions * state->turned_stride : 0;
     state->at.gates = recurrent_take(&total, state->saves ? 0 : recurrent_unit_count(state) * block);
     state->at.h = recurrent_take(&total, states);
     state->at.c = recurrent_take(&total, states);
     state->at.extra = recurrent_take(&total, 3 * states);
     state->at.bias = recurrent_take(&total, r->directions * 2 * r->gates * r->hidden);
     state->at.zeros = recurrent_take(&total, 3 * r->hidden);
-    state->at.turned_w = recurrent_take(&total, turned * r->inputs);
-    state->at.turned_r = recurrent_take(&total, turned * r->hidden);
+    state->at.weights_w = recurrent_take(&total, weights_size(state, r->inputs));
+    state->at.weights_r = recurrent_take(&total, weights_size(state, r->hidden));
     state->at.total = total;
 }
 
@@ -327,6 +422,6 @@ Status recurrent_forward_prepare(PlanContext *context, CellKind kind, Error *err
     }
     scratch_layout(state);
     kernel_scratch(context, (size_t)state->at.total * sizeof(float));
-    kernel_run(context, run_forward, state->team ? "own:steps" : "own:units");
+    kernel_run(context, run_forward, recurrent_kernel_name(state));
     return STATUS_OK;
 }

@@ -7,18 +7,19 @@
 #include <stdatomic.h>
 
 #include "runtime/ops/recurrent.h"
+#include "runtime/ops/recurrent_panels.h"
 
 /* Buffers in the step's scratch, in floats; D directions. */
 typedef struct RecurrentPlaces {
-    int64_t gates;    /* forward that saves nothing: [units, block_steps, samples of a unit, stride], sums, then gates;
-                         backward: [D, back_steps * B, gradient_stride], gradients of the sums */
-    int64_t h, c;     /* [D, B, H] */
-    int64_t extra;    /* [D, B, 3H]: R h of GRU; products on the way back */
-    int64_t bias;     /* [D, 2GH] */
-    int64_t before;   /* [D, back_steps * B, H]: h before each step, backward */
-    int64_t zeros;    /* [3H]: stands in for peepholes and cells that are not there */
-    int64_t turned_w; /* [D, I, turned_stride]: W and R transposed, forward */
-    int64_t turned_r; /* [D, H, turned_stride] */
+    int64_t gates;     /* forward that saves nothing: [units, block_steps, samples of a unit, stride], sums, then gates;
+                          backward: [D, back_steps * B, gradient_stride], gradients of the sums */
+    int64_t h, c;      /* [D, B, H] */
+    int64_t extra;     /* [D, B, 3H]: R h of GRU; products on the way back */
+    int64_t bias;      /* [D, 2GH] */
+    int64_t before;    /* [D, back_steps * B, H]: h before each step, backward */
+    int64_t zeros;     /* [3H]: stands in for peepholes and cells that are not there */
+    int64_t weights_w; /* forward: W and R of every direction, in panels or transposed [D, I or H, turned_stride] */
+    int64_t weights_r; /* backward: R in panels */
     int64_t total;
 } RecurrentPlaces;
 
@@ -27,7 +28,8 @@ typedef struct RecurrentState {
     RecurrentPlaces at;
     bool relu;             /* RNN with Relu */
     bool saves;            /* the gates are an output */
-    bool turned;           /* W and R are transposed first */
+    bool panels;           /* W and R are packed first, for recurrent_panels.c */
+    bool turned;           /* W and R are transposed first, for the library */
     bool team;             /* one unit, large enough that all threads work on each of its steps */
     int64_t chunks;        /* of samples a direction has; a unit is one chunk of one direction */
     int64_t chunk_samples; /* of the largest chunk */
@@ -98,6 +100,10 @@ typedef struct Gemm {
 void gemm_run(const Gemm *g, atomic_int *failed);
 /* For a team: columns in blocks that depend on the sizes alone. Else gemm_run. */
 void unit_gemm(const Unit *u, const Gemm *g);
+
+/* Packs the matrix whose element (k, n) is from[k * k_stride + n * n_stride], on the pool; returns its end in `to`. */
+float *recurrent_pack(const Panels *panels, const float *from, int64_t k_stride, int64_t n_stride, float *to);
+const char *recurrent_kernel_name(const RecurrentState *state);
 
 /* ---- recurrent_cells.c: one sample ------------------------------------------------------------------------------ */
 

@@ -12,16 +12,16 @@
 #include "runtime/runtime.h"
 
 enum {
-    CHUNK_SAMPLES = 8,         /* rows from which on the library's product is good; twice as many are 2 % better */
-    UNITS_WANTED = 4,          /* of twice as many rows */
+    CHUNK_SAMPLES = 8,         /* rows from which on products are good */
     CHUNK_WEIGHTS = 1 << 20,   /* bytes of R that stay near a core; beyond, more rows share a pass over it */
     BLOCK_ROWS = 64,           /* rows of X that meet W at once */
     BACK_ROWS = 512,           /* rows on the way back that are gathered while they are near */
-    TURNED_SAMPLES = 4,        /* up to so many rows the library takes R as it is */
-    TURNED_ROWS = 256,         /* rows that pay for transposing */
+    SHARED_SAMPLES = 4,        /* up to so many rows the library takes R as it is */
+    SHARED_ROWS = 256,         /* rows that pay for packing or transposing */
     POOL_WORK = 1 << 20,       /* multiply-adds that pay for waking the pool */
     TEAM_BLOCK_WORK = 1 << 18, /* and of a block of columns */
-    TEAM_BLOCKS = 16
+    TEAM_BLOCKS = 16,
+    PACK_GRAIN = 512 /* rows of panels a thread packs at least */
 };
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
@@ -123,12 +123,18 @@ int64_t recurrent_take(int64_t *total, int64_t count)
 static int64_t chunk_count(const Recurrence *r)
 {
     int64_t samples = CHUNK_SAMPLES, bytes = r->gates * r->hidden * r->hidden * (int64_t)sizeof(float);
-    while (samples < 4 * CHUNK_SAMPLES && bytes > CHUNK_WEIGHTS) {
+    for (; samples < 4 * CHUNK_SAMPLES && bytes > CHUNK_WEIGHTS; bytes /= 4)
         samples *= 2;
-        bytes /= 4;
-    }
-    int64_t wide = (r->batch + 2 * samples - 1) / (2 * samples);
-    return r->directions * wide >= UNITS_WANTED ? wide : (r->batch + samples - 1) / samples;
+    return (r->batch + samples - 1) / samples;
+}
+
+/* Products by panels give a row the same bits whatever rows stand beside it, so there a thread gets as many as it can.
+ */
+static int64_t panel_chunks(const Recurrence *r)
+{
+    int64_t most = (r->batch + CHUNK_SAMPLES - 1) / CHUNK_SAMPLES;
+    int64_t wanted = (parallel_threads() + r->directions - 1) / r->directions;
+    return wanted < most ? wanted : most;
 }
 
 static void cut(RecurrentState *state)
@@ -137,14 +143,18 @@ static void cut(RecurrentState *state)
     int64_t all = r->gates * r->hidden;
     state->chunks = chunk_count(r);
     state->chunk_samples = (r->batch + state->chunks - 1) / state->chunks;
-    state->block_steps = (BLOCK_ROWS + state->chunk_samples - 1) / state->chunk_samples;
-    if (state->block_steps > r->steps)
-        state->block_steps = r->steps;
-    state->back_steps = (BACK_ROWS + r->batch - 1) / r->batch;
-    if (state->back_steps > r->steps || r->batch_first)
-        state->back_steps = r->steps;
-    state->turned = state->chunk_samples > TURNED_SAMPLES && r->steps * state->chunk_samples >= TURNED_ROWS;
+    bool shared = state->chunk_samples > SHARED_SAMPLES && r->steps * state->chunk_samples >= SHARED_ROWS;
     state->team = recurrent_unit_count(state) == 1 && r->batch * all * r->hidden >= POOL_WORK;
+    state->panels = shared && !state->team && panels_usable();
+    state->turned = shared && !state->panels;
+    if (state->panels) {
+        state->chunks = panel_chunks(r);
+        state->chunk_samples = (r->batch + state->chunks - 1) / state->chunks;
+    }
+    int64_t block = state->panels ? 1 : (BLOCK_ROWS + state->chunk_samples - 1) / state->chunk_samples;
+    int64_t back = (BACK_ROWS + r->batch - 1) / r->batch;
+    state->block_steps = block < r->steps ? block : r->steps;
+    state->back_steps = back < r->steps && !r->batch_first ? back : r->steps;
 }
 
 Status recurrent_state_make(PlanContext *context, CellKind kind, int first, RecurrentState **out, Error *err)
@@ -234,4 +244,31 @@ int64_t recurrent_row(const Recurrence *r, int64_t t, int64_t b)
 int64_t recurrent_y_at(const Recurrence *r, int d, int64_t t, int64_t b)
 {
     return t * r->y_t + d * r->y_d + b * r->y_b;
+}
+
+/* ---- packing ---------------------------------------------------------------------------------------------------- */
+
+typedef struct PackWork {
+    const Panels *panels;
+    const float *from;
+    int64_t k_stride, n_stride;
+    float *to;
+} PackWork;
+
+static void pack_panels(int64_t begin, int64_t end, void *context)
+{
+    const PackWork *w = context;
+    panels_pack(w->panels, begin, end, w->from, w->k_stride, w->n_stride, w->to);
+}
+
+float *recurrent_pack(const Panels *panels, const float *from, int64_t k_stride, int64_t n_stride, float *to)
+{
+    PackWork work = {panels, from, k_stride, n_stride, to};
+    parallel_for(panels_count(panels->n), 1 + PACK_GRAIN / (panels->k + 1), pack_panels, &work);
+    return to + panels_size(panels->k, panels->n);
+}
+
+const char *recurrent_kernel_name(const RecurrentState *state)
+{
+    return state->team ? "own:steps" : state->panels ? "own:panels" : "own:units";
 }
