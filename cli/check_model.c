@@ -56,24 +56,40 @@ static void look_at_batchnorm(Check *check)
                   count);
 }
 
+/* How many numbers `value` holds, 0 unless it is an initializer or a Constant; *first is told of a single one. */
+static size_t constant_count(const Value *value, double *first)
+{
+    const Node *node =
+        value != NULL && value->producer != NULL && node_is(value->producer, "Constant") ? value->producer : NULL;
+    const Tensor *tensor = value != NULL ? value->constant : NULL;
+    if (tensor == NULL && node != NULL)
+        tensor = node_tensor(node, "value");
+    if (tensor != NULL) {
+        *first = tensor_count(tensor) == 1 ? tensor_f64_at(tensor, 0) : 0;
+        return (size_t)tensor_count(tensor);
+    }
+    size_t count = 0;
+    if (node == NULL)
+        return 0;
+    if (node_attr(node, "value_float") != NULL) {
+        *first = (double)node_float(node, "value_float", 0);
+        return 1;
+    }
+    const float *floats = node_floats(node, "value_floats", &count);
+    *first = count == 1 ? (double)floats[0] : 0;
+    return count;
+}
+
 static bool constant_true(const Value *value)
 {
-    if (value == NULL)
-        return false;
-    const Tensor *tensor = value->constant;
-    if (tensor == NULL && value->producer != NULL && node_is(value->producer, "Constant"))
-        tensor = node_tensor(value->producer, "value");
-    return tensor != NULL && tensor_count(tensor) == 1 && tensor_f64_at(tensor, 0) > 0;
+    double first = 0;
+    return constant_count(value, &first) == 1 && first > 0;
 }
 
 static double constant_number(const Value *value, double absent)
 {
-    if (value == NULL)
-        return absent;
-    const Tensor *tensor = value->constant;
-    if (tensor == NULL && value->producer != NULL && node_is(value->producer, "Constant"))
-        tensor = node_tensor(value->producer, "value");
-    return tensor != NULL && tensor_count(tensor) == 1 ? tensor_f64_at(tensor, 0) : absent;
+    double first = 0;
+    return constant_count(value, &first) == 1 ? first : absent;
 }
 
 static void look_at_random(Check *check)
@@ -125,12 +141,9 @@ static void look_at_biases(Check *check)
 
 static bool few_constants(const Value *value)
 {
-    if (value == NULL)
-        return false;
-    const Tensor *tensor = value->constant;
-    if (tensor == NULL && value->producer != NULL && node_is(value->producer, "Constant"))
-        tensor = node_tensor(value->producer, "value");
-    return tensor != NULL && tensor_count(tensor) >= 1 && tensor_count(tensor) <= 4;
+    double first = 0;
+    const size_t count = constant_count(value, &first);
+    return count >= 1 && count <= 4;
 }
 
 /* Arithmetic with one number a channel right behind a picture: the model normalises by itself. */

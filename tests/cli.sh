@@ -130,6 +130,7 @@ cmp -s out "$golden/../../docs/operators.md" ||
 run 2 check net.onnx --train 'fc.wieght'
 says err "regraft: net.onnx: pattern 'fc.wieght' matches no parameter (did you mean 'fc.weight'?)"
 
+# ---- hazard 32: preprocessing inside the model is said in whatever form it comes, and only then
 model scaled.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
 g (uint8[N,3,8,8] picture) => (float[N,2] y) <float[1,3,1,1] mean = {0.4, 0.5, 0.6}, float n = {255.0}, float[2,3] w = {0.5, ...}> {
@@ -137,8 +138,28 @@ g (uint8[N,3,8,8] picture) => (float[N,2] y) <float[1,3,1,1] mean = {0.4, 0.5, 0
   y = Gemm <transB = 1> (v, w)
 }
 TEXT
-run 0 check scaled.onnx # hazard 32
+run 0 check scaled.onnx
 says out "warning W09 preprocessing-inside Div 'u': the model scales its input 'picture' itself: give it pictures as they are (0 to 255 or 0 to 1), not normalised"
+
+scaling() { # NODES WARNINGS: that make v [N,3,1,1] of picture [N,3,8,8]
+    model scaled.onnx <<TEXT
+<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,3,8,8] picture) => (float[N,2] y) <float[1,3,1,1] mean = {0.4, 0.5, 0.6}, float[2,3] w = {0.5, ...}> {
+  $1 p = GlobalAveragePool (c) v = Flatten (p) y = Gemm <transB = 1> (v, w)
+}
+TEXT
+    run 0 check scaled.onnx
+    tests=$((tests + 1))
+    [ "$(grep -c 'W09 preprocessing-inside' out)" = "$2" ] || bad "hazard 32: $2 warnings of preprocessing: $1"
+}
+scaling 'c = Sub (picture, mean)' 1
+scaling 'n = Constant <value_float = 127.5> () m = Constant <value = float {-1.0}> () f = Div (picture, n) c = Add (m, f)' 1
+scaling 't = Transpose <perm = [0, 2, 3, 1]> (picture) s = Constant <value = float[3] {2.0, 3.0, 4.0}> () d = Mul (t, s)
+  c = Transpose <perm = [0, 3, 1, 2]> (d)' 1
+scaling 'q = Constant <value_floats = [0.5, 0.25, 0.5]> () t = Transpose <perm = [0, 2, 3, 1]> (picture) d = Add (t, q)
+  c = Transpose <perm = [0, 3, 1, 2]> (d)' 1
+scaling 'c = Relu (picture)' 0
+scaling 'r = Relu (picture) c = Sub (r, mean)' 0 # features, no picture
 
 # ---- thousands of nodes and inputs: check takes less than a second of the processor
 large() { # NAME NODES
