@@ -2,6 +2,8 @@
  * panels of 48 columns, and a tile of 8 rows and a panel stays in registers over all terms of the sum. The library
  * packs or strides through the matrix at every call and adds one product at a time.
  *
+ * The lines of a tile's result are asked for before its sum begins: it is mostly memory that nobody holds yet.
+ *
  * Every number is one chain of fused multiply-adds in the order of k, whatever rows or columns stand beside it. */
 #include "runtime/ops/recurrent_panels.h"
 
@@ -78,6 +80,7 @@ bool panels_usable(void)
         UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int v = 0; v < VECTORS; v++)                                 \
         {                                                                                                              \
             __mmask16 here = v == VECTORS - 1 ? mask : (__mmask16)0xFFFF;                                              \
+            __builtin_prefetch(c + i * ldc + v * LANES, 1, 3);                                                         \
             sums[i][v] = add ? _mm512_maskz_loadu_ps(here, c + i * ldc + v * LANES) : _mm512_setzero_ps();             \
         }                                                                                                              \
         for (int t = 0; t < count; t++) {                                                                              \
