@@ -273,7 +273,7 @@ static void default_text(const Option *option, const void *place, Str *out)
 {
     switch (option->type) {
     case OPTION_INT:
-        if (*(const int64_t *)place)
+        if (*(const int64_t *)place && *(const int64_t *)place != -1) /* 0 and -1 stand for "not set" */
             str_printf(out, "%lld", (long long)*(const int64_t *)place);
         return;
     case OPTION_SIZE:

@@ -20,7 +20,7 @@ static const Usage usage = {
     .options = options,
     .minimum = 1,
     .maximum = 1,
-    .notes = "Exit code 5 when it is not clear which head to replace; choose with --head or --output then."};
+    .notes = "Exit code 5 when it is not clear which head to replace; choose with --head or --head-of then."};
 
 static const char *form_text(const Head *head)
 {

@@ -48,7 +48,7 @@ static const Usage usage = {
     .options = options,
     .maximum = 1,
     .notes =
-        "Without --output a table of the results is printed. A float array is converted to the float type that the\n"
+        "Without --output a table of the results is printed. A float array is converted to the float type that the "
         "model declares, an integer array to its integer type; nothing else is converted."};
 
 /* ---- one inference ---------------------------------------------------------------------------------------------- */

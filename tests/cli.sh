@@ -161,6 +161,16 @@ scaling 'q = Constant <value_floats = [0.5, 0.25, 0.5]> () t = Transpose <perm =
 scaling 'c = Relu (picture)' 0
 scaling 'r = Relu (picture) c = Sub (r, mean)' 0 # features, no picture
 
+# ---- every option that the documents name is in some verb's help, and no help shows a number that stands for "not set"
+for verb in $("$regraft" help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do "$regraft" "$verb" --help; done >helps 2>err
+tests=$((tests + 1))
+grep -q -- '(default -1)' helps && bad "a help tells of a default of -1"
+documents=$golden/../../docs
+for option in $(cd "$documents" && grep -ohE -- '--[a-z][a-z0-9-]+' verbs.md formats.md surgery.md check-codes.md decisions.md hazards.md | sort -u); do
+    tests=$((tests + 1))
+    grep -qE -- "$option( |,|\$)" helps || bad "the documents name $option, no help does"
+done
+
 # ---- thousands of nodes and inputs: check takes less than a second of the processor
 large() { # NAME NODES
     local i last=x
