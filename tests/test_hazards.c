@@ -694,6 +694,15 @@ static void hazard_30_and_42_batchnorm_runs_on_its_statistics_unless_trained(voi
     assert_ok(interp_run(working->graph, in, &y, &working->arena, 0, &err), &err);
     assert_true(fabsf(((float *)y->data)[0] - 2) < 1e-5F && fabsf(((float *)y->data)[1] - 4) < 1e-5F); /* x - 3 */
     model_free(working);
+    for (int trained = 0; trained <= 1; trained++) { /* on the batch only where its scale and bias learn */
+        ParamList list = params_of(model, false);
+        for (size_t i = 0; i < list.count; i++)
+            list.items[i].trainable = trained == 1;
+        const WorkingOptions options = {.bindings = &batch2, .binding_count = 1, .training = true, .params = &list};
+        assert_ok(working_build(model, &options, &working, &err), &err);
+        assert_int_equal(count_op(working->graph, "BatchNormTrain"), trained);
+        model_free(working);
+    }
     model_free(model);
 }
 
