@@ -105,6 +105,27 @@ void unit_gemm(const Unit *u, const Gemm *g);
 float *recurrent_pack(const Panels *panels, const float *from, int64_t k_stride, int64_t n_stride, float *to);
 const char *recurrent_kernel_name(const RecurrentState *state);
 
+/* ---- recurrent_backward.c, recurrent_gather.c --------------------------------------------------------------------- */
+
+/* A unit on its way back through a block of steps. */
+typedef struct Backward {
+    Unit u;
+    const float *rec;    /* [GH, H] of the direction */
+    Panels panels[2];    /* R in its parts, see part_gates */
+    const float *y, *dy; /* of the whole node; dy may be NULL */
+    const float *saved, *c0, *h0;
+    float *dgates, *before; /* of the direction and the block */
+    int64_t first, steps;   /* the block; rows in the buffers count from its first step */
+    int64_t stride, gradient_stride;
+} Backward;
+
+int64_t backward_row(const Backward *w, int64_t t, int64_t b); /* of step t and sample b in the buffers of the block */
+int64_t step_before(const Unit *u, int64_t b); /* the step done before step t of sample b; -1 when t was its first */
+const float *cell_before(const Backward *w, int64_t before, int64_t b); /* c before step t, `before`: that step */
+/* Adds what a block gives; w: of the first and the last direction, the same where there is one. The first block, which
+ * adds to nothing, overwrites. */
+void recurrent_gather(const Step *step, const Backward *w, int directions, bool add);
+
 /* ---- recurrent_cells.c: one sample ------------------------------------------------------------------------------ */
 
 void lstm_cell(int64_t n, float *g, const float *bias, const float *p, float *h, float *c);
