@@ -161,6 +161,13 @@ scaling 'q = Constant <value_floats = [0.5, 0.25, 0.5]> () t = Transpose <perm =
 scaling 'c = Relu (picture)' 0
 scaling 'r = Relu (picture) c = Sub (r, mean)' 0 # features, no picture
 
+# ---- every trap of docs/hazards.md has a test that bears its number
+for number in $(grep -oE '^\| [0-9]+(, [0-9]+)? \|' "$golden/../../docs/hazards.md" | tr -d '|,'); do
+    tests=$((tests + 1))
+    grep -qE "hazard[_ ]([0-9]+_and_)?$(printf %02d "$number")[^0-9]" "$golden"/../test_*.c "$golden/../cli.sh" ||
+        bad "no test names hazard $number"
+done
+
 # ---- every option that the documents name is in some verb's help, and no help shows a number that stands for "not set"
 for verb in $("$regraft" help | sed -n 's/^  \([a-z]*\)  .*/\1/p'); do "$regraft" "$verb" --help; done >helps 2>err
 tests=$((tests + 1))
