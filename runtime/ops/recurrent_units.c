@@ -21,7 +21,8 @@ enum {
     POOL_WORK = 1 << 20,       /* multiply-adds that pay for waking the pool */
     TEAM_BLOCK_WORK = 1 << 18, /* and of a block of columns */
     TEAM_BLOCKS = 16,
-    PACK_GRAIN = 512 /* rows of panels a thread packs at least */
+    TEAM_WIDTH = 128, /* columns of a block at least */
+    PACK_GRAIN = 512  /* rows of panels a thread packs at least */
 };
 
 /* ---- products --------------------------------------------------------------------------------------------------- */
@@ -67,10 +68,11 @@ void unit_gemm(const Unit *u, const Gemm *g)
         gemm_run(g, u->failed);
         return;
     }
-    int64_t work = g->m * g->n * g->k, blocks = work / TEAM_BLOCK_WORK;
-    blocks = blocks > TEAM_BLOCKS ? TEAM_BLOCKS : blocks > 0 ? blocks : 1;
-    int64_t width = (g->n + blocks - 1) / blocks;
-    ColumnWork columns = {g, (width + 15) / 16 * 16, u->failed};
+    int64_t work = g->m * g->n * g->k, blocks = 1;
+    while (blocks < TEAM_BLOCKS && work >= 2 * blocks * TEAM_BLOCK_WORK && g->n >= 2 * blocks * TEAM_WIDTH)
+        blocks *= 2; /* even shares for most pools */
+    int64_t width = ((g->n + blocks - 1) / blocks + 15) / 16 * 16;
+    ColumnWork columns = {g, width, u->failed};
     recurrent_tasks((g->n + columns.width - 1) / columns.width, (double)work, gemm_columns, &columns);
 }
 
