@@ -64,6 +64,9 @@ Status plan_prepare_eval(PlanContext *context, Error *err)
     const Node *node = context->node;
     if (node->op->eval == NULL || (node->op->traits & OP_BODY) != 0)
         return kernel_fail(context, err, "has no planned form; only the interpreter runs it");
+    for (int i = 0; i < node->output_count; i++) /* their letters would end with the step */
+        if (node->outputs[i] != NULL && node->outputs[i]->type.dtype == DTYPE_STRING)
+            return kernel_fail(context, err, "makes strings; only the interpreter runs it");
     EvalStep *state = kernel_state(context, sizeof *state);
     Arena *arena = &context->plan->arena;
     state->in = arena_array(arena, Array, (size_t)node->input_count);

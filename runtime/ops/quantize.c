@@ -37,7 +37,7 @@ static Status grid_make(const Node *node, int rank, const int64_t *dims, int sca
     grid->parts = blocked ? scale_dims[axis] : scales;
     int64_t block = node_int(node, "block_size", 0);
     if (blocked && block <= 0)
-        block = grid->parts > 0 ? (grid->axis + grid->parts - 1) / grid->parts : 1;
+        block = grid->parts > 0 && grid->axis > 0 ? (grid->axis + grid->parts - 1) / grid->parts : 1;
     grid->block = blocked ? block : 1;
     grid->by_outer = grid->by_inner = blocked;
     bool fits = blocked ? (grid->axis + block - 1) / block == grid->parts : grid->parts == grid->axis;

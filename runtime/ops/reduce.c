@@ -193,7 +193,7 @@ REDUCE_EVAL(bool, uint8_t, uint64_t, ADD_FLOAT, MUL_FLOAT, 0, 1)
 static Status reduce_run(EvalContext *context, const Reduction *r, const Array *x, Array *y, Error *err)
 {
     Walk outer = walk_over(r, false), inner = walk_over(r, true);
-    if (outer.count > 0 && inner.count == 0 && r->kind == REDUCE_MEAN && dtype_is_integer(x->dtype))
+    if (outer.count > 0 && inner.count == 0 && r->kind == REDUCE_MEAN && !dtype_is_float(x->dtype))
         return eval_fail(context, err, "the mean of no %s values", dtype_name(x->dtype));
     switch ((int)x->dtype) {
         REDUCE_CASE(DTYPE_F32, f32, float)

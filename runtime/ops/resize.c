@@ -195,7 +195,8 @@ static double cubic(double x, double a)
 static int64_t row_length(const ResizeMode *m, const AxisSpec *a)
 {
     double reach = m->mode == MODE_CUBIC ? 2 : 1, squeeze = m->antialias && a->scale < 1 ? a->scale : 1;
-    return m->mode == MODE_NEAREST ? 1 : 2 - 2 * (int64_t)(floor(-reach / squeeze) + 1);
+    double before = fmin(ceil(reach / squeeze), (double)(1 << 30)); /* a scale may be next to nothing */
+    return m->mode == MODE_NEAREST ? 1 : 2 * (int64_t)before;
 }
 
 static int64_t nearest_index(const ResizeMode *m, const AxisSpec *a, int64_t left, double ratio)

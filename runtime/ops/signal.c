@@ -108,6 +108,13 @@ static double read_real(const Array *x, int64_t i)
     return x->dtype == DTYPE_F64 ? ((const double *)x->data)[i] : (double)((const float *)x->data)[i];
 }
 
+static Status check_real(EvalContext *context, const Array *x, Error *err)
+{
+    return x->dtype == DTYPE_F32 || x->dtype == DTYPE_F64
+               ? STATUS_OK
+               : eval_fail(context, err, "a transform of %s, floats expected", dtype_name(x->dtype));
+}
+
 static void write_real(Array *y, int64_t i, double value)
 {
     if (y->dtype == DTYPE_F64)
@@ -190,6 +197,7 @@ static Status dft_eval(EvalContext *context, Error *err)
     int64_t dims[RANK_MAX];
     Transform t = {0};
     Array *y;
+    TRY(check_real(context, x, err));
     TRY(transform_read(context->node, x->rank, x->dims, eval_int_or(context, 2, -2), eval_int_or(context, 1, -1), &t,
                        &axis, err));
     transform_dims(&t, x->rank, x->dims, axis, dims);
@@ -327,6 +335,9 @@ static Status stft_eval(EvalContext *context, Error *err)
     Array *framed, *y;
     if (window && window->rank != 1)
         return eval_fail(context, err, "window of rank %d", window->rank);
+    TRY(check_real(context, x, err));
+    if (window)
+        TRY(check_real(context, window, err));
     TRY(frames_read(context->node, x->rank, x->dims, eval_int_or(context, 1, 0), window ? window->count : -1,
                     eval_int_or(context, 3, -1), &f, err));
     TRY(eval_output(context, 0, x->dtype, 4, (int64_t[]){f.batch, f.count, f.bins, 2}, &y, err));

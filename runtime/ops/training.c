@@ -109,6 +109,11 @@ static Status update_tensor(EvalContext *context, const Update *u, int index, in
     Array *out[3] = {NULL, NULL, NULL};
     for (int s = 0; s < states; s++)
         state[s] = context->in[2 + (2 + s) * n + index];
+    bool floats = x->dtype == DTYPE_F32 || x->dtype == DTYPE_F64;
+    for (int s = 0; s <= states; s++)
+        floats = floats && (s == 0 ? g : state[s - 1])->dtype == x->dtype;
+    if (!floats)
+        return eval_fail(context, err, "tensor %d, its gradient and states are not floats of one type", index);
     bool fits = g->count == x->count && state[0]->count == x->count && (!state[1] || state[1]->count == x->count);
     if (!fits)
         return eval_fail(context, err, "tensor %d has %lld elements, its gradient or state another number", index,
