@@ -50,7 +50,7 @@ class Net:
         self.nodes[-1].output[0] = output
         graph = helper.make_graph(self.nodes, "net", [helper.make_tensor_value_info(n, t, s) for n, t, s in inputs],
                                   [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)], self.weights)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)], ir_version=8)
         onnx.checker.check_model(model, full_check=True)
         return model
 
@@ -119,6 +119,34 @@ def attention_net():
     return net.model([("tokens", TensorProto.INT64, ["N", TOKENS])], "y", ["N", 3])
 
 
+def rest():
+    """Operators that the nets above have none of, each on the same quantised picture; read by nobody but who asks for their quanta."""
+    net, parts = Net(), []
+    scale, zero, narrow = net.constant(np.float32(0.0213)), net.constant(np.uint8(120)), net.constant(np.float32(0.0137))
+    x = net.add("QuantizeLinear", "x", scale, zero)
+    last = net.add("Transpose", x, perm=[0, 2, 3, 1])
+
+    def part(op, *inputs, **attributes):
+        parts.append(net.add(op, *inputs, domain="com.microsoft", **attributes))
+
+    window = dict(kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 0, 0])
+    part("QLinearAveragePool", x, scale, zero, narrow, zero, **window)
+    part("QLinearAveragePool", x, scale, zero, narrow, zero, count_include_pad=1, **window)
+    part("QLinearAveragePool", last, scale, zero, narrow, zero, channels_last=1, **window)
+    part("QLinearGlobalAveragePool", last, scale, zero, narrow, zero, channels_last=1)
+    part("QLinearSoftmax", x, scale, zero, net.constant(np.float32(1 / 256)), net.constant(np.uint8(0)), axis=3, opset=13)
+    part("QLinearSoftmax", x, scale, zero, net.constant(np.float32(1 / 256)), net.constant(np.uint8(0)), axis=2, opset=11)
+    part("QLinearWhere", net.constant(random.random((12, 12)) < 0.5), x, scale, zero, parts[4], narrow, zero, scale, net.constant(np.uint8(100)))
+    part("QLinearLeakyRelu", x, scale, "", narrow, "", alpha=0.2)
+    part("QLinearAdd", x, scale, zero, net.constant(random.integers(0, 256, (3, 1, 12)).astype(np.uint8)), narrow, zero, scale, zero)
+    flat = net.add("Reshape", x, net.constant(np.array([0, -1], np.int64)))
+    weight, columns = net.constant(random.integers(-127, 128, (432, 6)).astype(np.int8)), random.random(6).astype(np.float32) / 100
+    zeros, bias = net.constant(np.zeros(6, np.int8)), net.constant(random.integers(-9000, 9000, 6).astype(np.int32))
+    part("QGemm", flat, scale, zero, weight, net.constant(columns), zeros, bias, net.constant(np.float32(0.5)), zero, alpha=0.5)
+    net.add("QGemm", flat, scale, zero, weight, net.constant(columns), zeros, domain="com.microsoft")
+    return net.model([("x", TensorProto.FLOAT, ["N", 3, 12, 12])], "y", ["N", 6])
+
+
 class Reader(CalibrationDataReader):
     def __init__(self, feeds):
         self.feeds = iter([feeds])
@@ -136,15 +164,20 @@ def session(path, level="DISABLE_ALL", save=None):
     return onnxruntime.InferenceSession(path if isinstance(path, bytes) else str(path), options, providers=["CPUExecutionProvider"])
 
 
+# Which input of an operator is the zero point of its output.
+ZERO = {"QuantizeLinear": 2, "QLinearConv": 7, "QLinearMatMul": 7, "QLinearAdd": 7, "QLinearMul": 7, "QLinearConcat": 1, "QLinearWhere": 8, "QGemm": 8}
+
+
 def keep(folder, name, feeds):
     path = folder / (name + ".onnx")
     model = onnx.load(path)
     model.producer_name, model.producer_version = "onnxruntime", ""
     onnx.save(model, path)
     expected = session(path).run(None, feeds)[0]
-    quanta = [n.output[0] for n in model.graph.node if n.op_type == "QuantizeLinear"]
-    kinds = {i.name: i.data_type for i in model.graph.initializer}
-    model.graph.output.extend(helper.make_tensor_value_info(n.output[0], kinds[n.input[2]], None) for n in model.graph.node if n.op_type == "QuantizeLinear")
+    last, kinds = {o.name for o in model.graph.output}, {i.name: i.data_type for i in model.graph.initializer}
+    nodes = [n for n in model.graph.node if n.op_type.startswith("Q") and len(n.input) > ZERO.get(n.op_type, 4) and n.output[0] not in last]
+    quanta = [n.output[0] for n in nodes]
+    model.graph.output.extend(helper.make_tensor_value_info(n.output[0], kinds.get(n.input[ZERO.get(n.op_type, 4)], TensorProto.UINT8), None) for n in nodes)
     inner = session(model.SerializeToString()).run(quanta, feeds) if quanta else []
     np.savez_compressed(folder / (name + ".npz"), **feeds, expected=expected, **dict(zip(quanta, inner)))
     print(name, path.stat().st_size, expected.shape, sorted({n.domain + "." * bool(n.domain) + n.op_type for n in model.graph.node}), flush=True)
@@ -169,6 +202,9 @@ def main():
     static(folder, "qdq_attention", attention, texts, tokens, quant_format=QuantFormat.QDQ, per_channel=True)
     static(folder, "qoperator", conv, calibration, feeds, quant_format=QuantFormat.QOperator)
     static(folder, "qoperator_channel", conv, calibration, feeds, quant_format=QuantFormat.QOperator, per_channel=True)
+    static(folder, "qoperator_attention", attention, texts, tokens, quant_format=QuantFormat.QOperator, per_channel=True)
+    onnx.save(rest(), folder / "qoperator_rest.onnx")
+    keep(folder, "qoperator_rest", feeds)
     for name, model, inputs in ("conv", conv, feeds), ("attention", attention, tokens):
         onnx.save(model, folder / "float.onnx")
         session(folder / "float.onnx", "ENABLE_EXTENDED", folder / (name + "_extended.onnx"))

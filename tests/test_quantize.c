@@ -49,6 +49,19 @@ static void eight_bit_floats_clip_beyond_their_largest_number(void **state)
     assert_true(dx[0] == 0 && dx[1] == 1 && dx[2] == 1 && dx[3] == 0);
 }
 
+/* Expanded, its own quantising ends are halves of pairs with what stands beside it. */
+static void the_gradient_passes_through_an_operator_on_quanta(void **state)
+{
+    (void)state;
+    double x[4] = {-1, 2, 5, 30}, dx[4]; /* the last one is clipped */
+    gradient("<ir_version: 8, opset_import: [\"\" : 21, \"com.microsoft\" : 1]>\n"
+             "g (double[4] x) => (double y) <double s = {0.1}, uint8 z = {20}, double t = {0.2}, uint8 u = {30}>\n"
+             "{ q = QuantizeLinear(x, s, z) r = com.microsoft.QLinearLeakyRelu<alpha = 0.25>(q, s, z, t, u)\n"
+             "  d = DequantizeLinear(r, t, u) y = ReduceSum<keepdims=0>(d) }",
+             x, dx);
+    assert_true(dx[0] == 0.25 && dx[1] == 1 && dx[2] == 1 && dx[3] == 0);
+}
+
 static void a_pair_of_other_scales_stays_a_pair(void **state)
 {
     (void)state;
@@ -70,6 +83,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_gradient_passes_where_nothing_was_clipped),
         cmocka_unit_test(eight_bit_floats_clip_beyond_their_largest_number),
+        cmocka_unit_test(the_gradient_passes_through_an_operator_on_quanta),
         cmocka_unit_test(a_pair_of_other_scales_stays_a_pair),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -296,3 +296,39 @@ Status eval_expanded(EvalContext *context, Error *err)
     model_free(model);
     return status;
 }
+
+static Status expanded_types(Graph *graph, Node *from, Error *err)
+{
+    Arena *arena = &graph->model->arena;
+    Value **inputs = arena_array(arena, Value *, (size_t)from->input_count + 1);
+    for (int i = 0; i < from->input_count; i++) {
+        if (from->inputs[i] == NULL)
+            continue;
+        const Type *type = &from->inputs[i]->type;
+        inputs[i] = graph_add_value(graph, NULL);
+        type_set(&inputs[i]->type, type->dtype, type->rank, type->dims);
+        graph_add_input(graph, inputs[i]);
+    }
+    Node *node = graph_add_node(graph, NULL, from->domain, from->op_type, from->opset, from->name, inputs,
+                                from->input_count, from->output_count);
+    node_copy_attrs(node, from);
+    for (int i = 0; i < node->output_count; i++)
+        graph_add_output(graph, node->outputs[i]);
+    Builder b = builder_at(graph, node, node->op_type, err);
+    TRY(node->op->expand(node, &b, err));
+    for (int i = 0; i < from->output_count; i++) {
+        const Type *type = &graph->outputs[i]->type;
+        if (from->outputs[i] != NULL)
+            type_set(&from->outputs[i]->type, type->dtype, type->rank, type->dims);
+    }
+    return STATUS_OK;
+}
+
+Status infer_expanded(Node *node, Error *err)
+{
+    Model *model = model_new(node->graph->model->ops);
+    model_set_opset(model, "", OPSET_NEWEST);
+    Status status = expanded_types(model->graph, node, err);
+    model_free(model);
+    return status;
+}

@@ -34,6 +34,9 @@ Status compose_body(Builder *b, Graph *body, Value *const *in, Value **out, Erro
  * interpreter run that. Fails where no interpreter stands behind the context (folding). */
 Status eval_expanded(EvalContext *context, Error *err);
 
+/* The infer of such a row, where no formula is at hand: the types that the expansion has. Every output must be replaced by it. */
+Status infer_expanded(Node *node, Error *err);
+
 void perm_identity(int rank, int64_t *perm);
 bool perm_is_identity(int rank, const int64_t *perm);
 void perm_invert(int rank, const int64_t *perm, int64_t *inverse);

@@ -39,6 +39,7 @@ static const OpDef *const families[] = {
     ops_norm,
     ops_pad,
     ops_pool,
+    ops_qoperator,
     ops_quantize,
     ops_random,
     ops_rearrange,

@@ -38,6 +38,7 @@ extern const OpDef ops_ml[];
 extern const OpDef ops_norm[];
 extern const OpDef ops_pad[];
 extern const OpDef ops_pool[];
+extern const OpDef ops_qoperator[];
 extern const OpDef ops_quantize[];
 extern const OpDef ops_random[];
 extern const OpDef ops_rearrange[];
