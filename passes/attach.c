@@ -310,6 +310,59 @@ static Status check_opset(Build *b, Error *err)
     return STATUS_OK;
 }
 
+/* ---- features that are quanta ------------------------------------------------------------------------------ */
+
+static bool is_named(const Node *node, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(node->op_type, names[i]) == 0)
+            return true;
+    return false;
+}
+
+/* The input of an operator on quanta that is its output's scale, the zero point behind it; -1: it is no such operator.
+ */
+static int output_scale(const Node *node)
+{
+    static const char *const at_six[] = {"QLinearConv", "QLinearMatMul", "QLinearAdd", "QLinearMul"};
+    static const char *const at_seven[] = {"QGemm", "QLinearWhere"};
+    if (strcmp(node->op_type, "QuantizeLinear") == 0)
+        return 1;
+    if (is_named(node, at_six, sizeof at_six / sizeof *at_six))
+        return 6;
+    if (is_named(node, at_seven, sizeof at_seven / sizeof *at_seven))
+        return 7;
+    if (strcmp(node->op_type, "QLinearConcat") == 0)
+        return 0;
+    return strncmp(node->op_type, "QLinear", 7) == 0 ? 3 : -1;
+}
+
+/* Who made the quanta: back through what only moves them. */
+static const Node *quantiser_of(const Value *quanta)
+{
+    static const char *const moves[] = {"Flatten",  "Reshape", "Squeeze", "Unsqueeze", "Transpose",
+                                        "Identity", "MaxPool", "Slice",   "Gather"};
+    const Node *node = quanta->producer;
+    while (node != NULL && is_named(node, moves, sizeof moves / sizeof *moves) && node_input(node, 0) != NULL)
+        node = node->inputs[0]->producer;
+    return node != NULL && output_scale(node) >= 0 ? node : NULL;
+}
+
+/* A head reads floats: 8-bit features whose scale can be found are dequantised first. */
+static Value *as_floats(Build *b, Value *features)
+{
+    DType dtype = features->type.kind == TYPE_TENSOR ? features->type.dtype : DTYPE_UNDEFINED;
+    const Node *made_by = dtype == DTYPE_U8 || dtype == DTYPE_I8 ? quantiser_of(features) : NULL;
+    if (made_by == NULL || node_input(made_by, output_scale(made_by)) == NULL)
+        return features;
+    Value *inputs[] = {features, node_input(made_by, output_scale(made_by)),
+                       node_input(made_by, output_scale(made_by) + 1)};
+    Value *floats = add(b, "DequantizeLinear", inputs, inputs[2] != NULL ? 3 : 2, false);
+    floats->type = features->type;
+    floats->type.dtype = DTYPE_F32;
+    return floats;
+}
+
 /* ---- the pass ------------------------------------------------------------------------------------------ */
 
 static void note_parameters(const Build *b)
@@ -325,10 +378,11 @@ Status head_build(Model *document, Value *features, const HeadSpec *spec, Node *
 {
     Build b = {.model = document, .graph = document->graph, .arena = &document->arena, .before = before, .spec = spec};
     TRY(check_spec(spec, err));
-    TRY(check_features(&b, features, err));
     TRY(check_opset(&b, err));
     b.output_name = output_name;
     b.stem = free_stem(&b);
+    features = as_floats(&b, features);
+    TRY(check_features(&b, features, err));
     str_init(&b.parameters);
     Type type = features->type;
     *scores = is_conv_head(&b) ? build_conv_head(&b, features) : build_dense_head(&b, features);

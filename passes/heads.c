@@ -156,7 +156,7 @@ static bool dense_match(const Node *node, const Weight *weight, bool transposed,
     int64_t rows = weight->dims[weight->rank - 2], columns = weight->dims[weight->rank - 1];
     linear->width = transposed ? columns : rows;
     linear->classes = transposed ? rows : columns;
-    linear->rank = node_is(node, "Gemm") ? 2 : linear->features->type.rank;
+    linear->rank = node_is(node, "Gemm") || strcmp(node->op_type, "QGemm") == 0 ? 2 : linear->features->type.rank;
     linear->kernel = 1;
     return true;
 }
@@ -176,23 +176,39 @@ static bool conv_match(const Node *node, const Weight *weight, Linear *linear)
     return true;
 }
 
+/* Products of quantised numbers: the operator whose place they take. Data, scale and zero point come before the weight. */
+static const char *product_of_quanta(const Node *node)
+{
+    if (strcmp(node->domain, "com.microsoft") == 0 && strcmp(node->op_type, "QGemm") == 0)
+        return "Gemm";
+    return node_is(node, "QLinearMatMul") ? "MatMul" : node_is(node, "QLinearConv") ? "Conv" : NULL;
+}
+
+/* Of the data: that of its zero point. */
+static DType quanta_dtype(const Node *node)
+{
+    const Value *zero = node_input(node, 2);
+    return zero != NULL && zero->constant != NULL ? zero->constant->dtype : DTYPE_U8;
+}
+
 /* Needs graph_mark_fed: data comes from an input, weights do not. */
 static bool linear_match(const Node *node, Linear *linear)
 {
     Weight weight;
-    Value *x = node_input(node, 0), *w = node_input(node, 1);
+    const char *like = product_of_quanta(node);
+    Value *x = node_input(node, 0), *w = node_input(node, like != NULL ? 3 : 1);
     if (x == NULL || w == NULL || !x->mark || w->mark || !weight_resolve(w, &weight) || weight.rank < 2)
         return false;
     *linear = (Linear){.features = x, .tensor = weight.tensor};
     bool microsoft = strcmp(node->domain, "com.microsoft") == 0;
-    if (node_is(node, "Gemm"))
+    if (node_is(node, "Gemm") || (like != NULL && strcmp(like, "Gemm") == 0))
         return node_int(node, "transA", 0) == 0 && weight.rank == 2 &&
                dense_match(node, &weight, node_int(node, "transB", 0) != 0, linear);
-    if (node_is(node, "MatMul"))
+    if (node_is(node, "MatMul") || (like != NULL && strcmp(like, "MatMul") == 0))
         return dense_match(node, &weight, false, linear);
     if (microsoft && strcmp(node->op_type, "FusedMatMul") == 0)
         return node_int(node, "transA", 0) == 0 && dense_match(node, &weight, node_int(node, "transB", 0) != 0, linear);
-    if (node_is(node, "Conv") || (microsoft && strcmp(node->op_type, "FusedConv") == 0))
+    if (node_is(node, "Conv") || (like != NULL && strcmp(like, "Conv") == 0) || (microsoft && strcmp(node->op_type, "FusedConv") == 0))
         return conv_match(node, &weight, linear);
     return false;
 }
@@ -455,6 +471,8 @@ static void learn_type(const Head *head, const Linear *linear, const TailInfo *t
     Type *type = &head->features->type;
     const Type *out = &head->output->type;
     DType dtype = dtype_is_float(linear->tensor->dtype) ? linear->tensor->dtype : DTYPE_F32;
+    if (product_of_quanta(head->node) != NULL)
+        dtype = quanta_dtype(head->node);
     if (type->kind == TYPE_UNKNOWN || (type->kind == TYPE_TENSOR && type->dtype == DTYPE_UNDEFINED)) {
         type->kind = TYPE_TENSOR;
         type->dtype = dtype;

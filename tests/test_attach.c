@@ -271,6 +271,20 @@ static void a_half_precision_trunk_gets_a_half_precision_head(void **state)
     model_free(model);
 }
 
+static void quanta_are_dequantised_before_a_head(void **state)
+{
+    (void)state;
+    check_attach(OPSET17 "g (float[N,4] x) => (uint8[N,4] h) <float s={0.5}, uint8 z={3}> {"
+                         "q = QuantizeLinear(x, s, z) h = Flatten(q) }",
+                 &two,
+                 OPSET17 "g (float[N,4] x) => (float[N,2] logits)<float s={0.5}, uint8 z={3},"
+                         "float[2,4] \"head.weight\"={0.0,...}, float[2] \"head.bias\"={0.0,...}> {"
+                         "q = QuantizeLinear(x, s, z) h = Flatten(q)"
+                         "[\"/head/DequantizeLinear\"] \"/head/DequantizeLinear_output_0\" = DequantizeLinear(h, s, z)"
+                         "[\"/head/Gemm\"] logits = Gemm<transB=1>(\"/head/DequantizeLinear_output_0\","
+                         "\"head.weight\", \"head.bias\") }");
+}
+
 static void what_cannot_carry_a_head_is_refused(void **state)
 {
     (void)state;
@@ -328,6 +342,7 @@ int main(void)
         cmocka_unit_test(squeezenets_head_becomes_convolution_and_pooling),
         cmocka_unit_test(weights_follow_seed_and_initialisation),
         cmocka_unit_test(a_half_precision_trunk_gets_a_half_precision_head),
+        cmocka_unit_test(quanta_are_dequantised_before_a_head),
         cmocka_unit_test(what_cannot_carry_a_head_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,6 +46,7 @@ static Status training_infer(Node *node, Error *err)
 static Status update_read(EvalContext *context, Update *u, Error *err)
 {
     const Node *node = context->node;
+    *u = (Update){0};
     if (context->in[0]->count < 1 || context->in[1]->count < 1)
         return eval_fail(context, err, "a rate and a count of updates are expected");
     const double rate = array_f64_at(context->in[0], 0), count = array_f64_at(context->in[1], 0);
