@@ -680,7 +680,7 @@ static void hazard_28_and_43_old_and_new_spellings_give_the_same_numbers(void **
         {9, "{ y = Slice<axes=[1], starts=[1], ends=[3]>(x) }", 13,
          "<int64[1] a={1}, int64[1] s={1}, int64[1] e={3}> { y = Slice(x, s, e, a) }"},
         {6,
-         "<float[4,2] w={0.5,0.25,...}> { y = Gemm<broadcast=1>(x, w, c) c = Constant<value = float[2] {0.5,1.0}>() }",
+         "<float[4,2] w={0.5,0.25,...}> { c = Constant<value = float[2] {0.5,1.0}>() y = Gemm<broadcast=1>(x, w, c) }",
          20, "<float[4,2] w={0.5,0.25,...}, float[2] c={0.5,1.0}> { y = Gemm(x, w, c) }"},
         {16,
          "<int64[1] a={-1}, float two={2.0}, float eps={0.00001}, float[4] s={1.5,...}> { u = ReduceMean<axes=[-1]>(x) "
