@@ -58,7 +58,7 @@ static Status product_rate(DnnlEngine *dnnl, DType dtype, double *rate, Error *e
         dnnl_call_bind(call, scratch);
         status = best_call(dnnl, call, &best, err);
     }
-    *rate = best > 0 ? 2.0 * SIDE * SIDE * SIDE / best : 0;
+    *rate = best > 0 ? 2.0 * (double)SIDE * (double)SIDE * (double)SIDE / best : 0;
     dnnl_call_free(call);
     for (int i = 0; i < 3; i++)
         block_free(slots[i].data);
@@ -96,7 +96,7 @@ static Status stream_rate(double *rate, Error *err)
         double took = seconds_now() - begin;
         best = best <= 0 || took < best ? took : best;
     }
-    *rate = best > 0 ? 3.0 * STREAM_FLOATS * sizeof(float) / best : 0;
+    *rate = best > 0 ? 3.0 * (double)STREAM_FLOATS * (double)sizeof(float) / best : 0;
     for (int i = 0; i < 3; i++)
         block_free(blocks[i]);
     return status;

@@ -1,57 +1,26 @@
 /* ONNX's backend tests, all of them, through both engines: the folder of Debian's libonnx-testdata, and whatever
- * REGRAFT_NODE_TESTS names. A case passes, or stands with its reason in tests/conformance/known.txt ("PATTERN:
- * reason"). */
-#include "tests/test.h"
+ * REGRAFT_NODE_TESTS names. A case passes, or stands with its reason in tests/conformance/known.txt. */
+#include "tests/known_cases.h"
 
 #include "runtime/runtime.h"
 
-typedef struct Known {
-    Arena arena;
-    const char **patterns;
-    size_t count, capacity;
-} Known;
+static KnownCases known;
 
 static int read_known(void **state)
 {
-    static Known known;
-    arena_init(&known.arena);
-    Mapping file;
-    Error err = {0};
-    assert_ok(mapping_open(&file, TESTS_FOLDER "/conformance/known.txt", &err), &err);
-    char *text = arena_strndup(&known.arena, (const char *)file.data, file.size);
-    mapping_release(&file);
-    for (char *end; *text != '\0'; text = end + 1) {
-        end = strchr(text, '\n');
-        assert_non_null(end);
-        *end = '\0';
-        char *colon = strchr(text, ':');
-        if (text[0] == '#' || colon == NULL)
-            continue;
-        *colon = '\0';
-        known.patterns =
-            arena_grow(&known.arena, (void *)(uintptr_t)known.patterns, known.count, &known.capacity, sizeof(char *));
-        known.patterns[known.count++] = text;
-    }
-    *state = &known;
+    (void)state;
+    known_cases_read(&known);
     return 0;
 }
 
 static int drop_known(void **state)
 {
-    Known *known = *state;
-    arena_release(&known->arena);
+    (void)state;
+    arena_release(&known.arena);
     return 0;
 }
 
-static bool is_known(const Known *known, const char *name)
-{
-    for (size_t i = 0; i < known->count; i++)
-        if (text_glob(known->patterns[i], name))
-            return true;
-    return false;
-}
-
-static void run_all(const Known *known, const char *root)
+static void run_all(const char *root, const char *version)
 {
     char **folders;
     size_t count, counts[3] = {0, 0, 0}, planned = 0, unexpected = 0;
@@ -63,7 +32,7 @@ static void run_all(const Known *known, const char *root)
         counts[result.outcome]++;
         planned += result.planned;
         const char *name = strrchr(folders[i], '/') + 1;
-        if (result.outcome == SUITE_PASSED || is_known(known, name))
+        if (result.outcome == SUITE_PASSED || known_cases_have(&known, name, version))
             continue;
         print_message("%s: %s\n", name, result.reason);
         unexpected++;
@@ -76,21 +45,23 @@ static void run_all(const Known *known, const char *root)
 
 static void cases_of_the_installed_test_data_pass(void **state)
 {
+    (void)state;
     if (strlen(ONNX_TESTDATA) == 0) {
         print_message("skipped: libonnx-testdata is not installed\n");
         skip();
     }
-    run_all(*state, ONNX_TESTDATA);
+    run_all(ONNX_TESTDATA, ONNX_TESTDATA_VERSION);
 }
 
 static void cases_of_the_named_folder_pass(void **state)
 {
+    (void)state;
     const char *root = getenv("REGRAFT_NODE_TESTS");
     if (root == NULL) {
         print_message("skipped: REGRAFT_NODE_TESTS names no folder of ONNX's backend node tests\n");
         skip();
     }
-    run_all(*state, root);
+    run_all(root, "");
 }
 
 int main(void)

@@ -8,6 +8,7 @@
 
 #include "runtime/runtime.h"
 #include "tests/gradient_cases.h"
+#include "tests/known_cases.h"
 
 static const GradientCase *const families[] = {
     cases_activation, cases_arith,  cases_attention, cases_cast,     cases_control, cases_conv,   cases_generate,
@@ -155,12 +156,15 @@ static const char *find_case(const char *name, size_t length)
 static void listed_cases_pass(void **state)
 {
     (void)state;
+    KnownCases known;
+    known_cases_read(&known);
     int run = 0, failed = 0;
     for (size_t i = 0; i < listed.lines.count; i++) {
         const char *names = listed.lines.entries[i].value;
         for (const char *p = names; *p != '\0'; p += strspn(p, " ")) {
             size_t length = strcspn(p, " ");
             const char *folder = find_case(p, length);
+            bool installed = folder != NULL && text_starts(folder, ONNX_TESTDATA "/");
             p += length;
             SuiteResult result;
             Error err = {0};
@@ -168,7 +172,8 @@ static void listed_cases_pass(void **state)
                 continue;
             assert_ok(suite_run(folder, &result, &err), &err);
             run++;
-            if (result.outcome == SUITE_PASSED)
+            if (result.outcome == SUITE_PASSED ||
+                known_cases_have(&known, strrchr(folder, '/') + 1, installed ? ONNX_TESTDATA_VERSION : ""))
                 continue;
             print_message("%s: %s\n", folder, result.reason);
             failed++;
@@ -178,6 +183,7 @@ static void listed_cases_pass(void **state)
         print_message("skipped: neither libonnx-testdata nor REGRAFT_NODE_TESTS is there\n");
         skip();
     }
+    arena_release(&known.arena);
     assert_int_equal(failed, 0);
 }
 
