@@ -296,7 +296,7 @@ static Status same_as_witness(Model *written, const Witness *witness, Arena *are
     if (off <= witness->tolerance * most)
         return STATUS_OK;
     TRY(rounding_of(written, witness, output, arena, &rounding, err));
-    if (isfinite(off) && off <= WITNESS_ROUNDINGS * rounding) {
+    if (isfinite(off) && off <= (double)WITNESS_ROUNDINGS * rounding) {
         say_note(
             "output '%s' is sure to about %.2g of %.2g only: that much it moves when inputs change in their last bit",
             name, fmax(off, rounding), most);
@@ -304,7 +304,7 @@ static Status same_as_witness(Model *written, const Witness *witness, Arena *are
     }
     return fail(err, STATUS_UNVERIFIED,
                 "output '%s' differs from training's by %.3g (largest value %.3g, allowed %.3g)", name, off, most,
-                fmax(witness->tolerance * most, WITNESS_ROUNDINGS * rounding));
+                fmax(witness->tolerance * most, (double)WITNESS_ROUNDINGS * rounding));
 }
 
 static Status same_outputs(Model *document, Model *written, const Witness *witness, Error *err)

@@ -109,7 +109,7 @@ static void cost_grows_as_the_model_does(void **state)
         run_stages(kind, SMALL * FACTOR, large);
         slow = 0;
         for (int stage = 0; stage < STAGES; stage++) {
-            fine[stage] |= large[stage] < judged_seconds || large[stage] < BOUND * small[stage];
+            fine[stage] |= large[stage] < judged_seconds || large[stage] < (double)BOUND * small[stage];
             slow += !fine[stage];
             if (!fine[stage])
                 print_message("%s, %s: %.1f ms and %.1f ms\n", kind->name, stage_names[stage], 1e3 * small[stage],

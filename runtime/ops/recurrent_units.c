@@ -78,7 +78,7 @@ void unit_gemm(const Unit *u, const Gemm *g)
 
 void recurrent_tasks(int64_t n, double work, void (*body)(int64_t begin, int64_t end, void *context), void *context)
 {
-    if (n > 1 && work >= POOL_WORK) {
+    if (n > 1 && work >= (double)POOL_WORK) {
         parallel_for(n, 1, body, context);
         return;
     }
