@@ -67,7 +67,8 @@ stage "build with clang, warnings are errors" \
     'CC=clang cmake -S . -B build/clang -DCMAKE_BUILD_TYPE=Debug -DREGRAFT_WERROR=ON && build build/clang'
 stage "build with sanitizers and gcov" 'configure asan -DREGRAFT_COVERAGE=ON && build build/asan'
 say "tests under address and undefined-behaviour sanitizers"
-OMP_NUM_THREADS=2 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+# gcc 14 places 64-byte vectors in frames for use-after-return that are aligned to 32 only, and crashes (its bug 110027)
+OMP_NUM_THREADS=2 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_stack_use_after_return=0 \
     LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0" run_tests build/asan -LE 'slow|long'
 say "line coverage of onnx/ passes/ runtime/ by the tests under sanitizers"
 if scripts/coverage.sh build/asan; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
