@@ -65,7 +65,7 @@ holds "and says so" grep -q "computes in f32" out err
 expect 2 "plain kernels are f32" "$regraft" tune "$model" --data "$pictures" --precision bf16 --plain-kernels -o none.onnx
 
 # memory: a promise that is kept, or refused before the first step with what would do (a sanitizer keeps what was freed; here it must not)
-limited=(env ASAN_OPTIONS=quarantine_size_mb=0:thread_local_quarantine_size_kb=0 "$regraft" tune "$model" --data "$pictures" --preset 0..1 --recipe plain --epochs 1 --batch 64 --json)
+limited=(env ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=0:thread_local_quarantine_size_kb=0" "$regraft" tune "$model" --data "$pictures" --preset 0..1 --recipe plain --epochs 1 --batch 64 --json)
 expect 7 "too little memory" "${limited[@]}" --memory 1M -o limited.onnx
 holds "it names what would do" grep -qE "the smallest that would do is [0-9]+M" err
 holds "and nothing is written" test ! -e limited.onnx
