@@ -100,14 +100,14 @@ static void print_type(Str *out, const Type *type)
     str_append(out, ")");
 }
 
-/* FNV-1a over the bytes: enough to see that two printed tensors differ. */
 static uint64_t fnv(uint64_t hash, uint64_t word)
 {
     hash = (hash ^ word) * 1099511628211u;
     return hash ^ hash >> 32;
 }
 
-/* FNV-1a over words, in four lanes that do not wait for each other: gigabytes of weights are printed, too. */
+/* FNV-1a over words, in four lanes that do not wait for each other: gigabytes of weights are printed, too. Enough to see
+ * that two printed tensors differ. */
 static uint64_t hash_of(const Tensor *tensor)
 {
     uint64_t lanes[4] = {14695981039346656037u, 1, 2, 3}, words[4];

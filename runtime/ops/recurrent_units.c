@@ -3,8 +3,9 @@
  * waiting for anyone. Where there is but one unit and its steps are large, all threads share the columns of each
  * product instead ("team").
  *
- * How the work is cut depends on the shapes alone and every product of the library runs on one thread, so the results
- * have the same bits at any number of threads. */
+ * Results have the same bits at any number of threads: every product of the library runs on one thread and is cut by
+ * the shapes alone; own products by panels give a row the same bits whatever stands beside it, so they may be cut by
+ * the threads there are. */
 #include <string.h>
 
 #include "runtime/ops/ops.h"

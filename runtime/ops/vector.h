@@ -52,10 +52,8 @@ VECTOR_INLINE float vector_from_bits(uint32_t bits)
     return f;
 }
 
-/* e^x within 2 ulp for -87.3 <= x <= 88.7, which nobody checks.
- * x = n ln2 + r with |r| <= ln2/2; e^r by its polynomial (coefficients of Cephes' expf), times 2^n through the exponent
- * bits. */
-VECTOR_INLINE float vector_exp_inner(float x)
+/* x = n ln2 + r with |r| <= ln2/2: e^r by its polynomial (coefficients of Cephes' expf), and n in the low bits of *bits. */
+VECTOR_INLINE float vector_exp_parts(float x, uint32_t *bits)
 {
     const float magic = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
     float shifted = x * 1.44269504F + magic;
@@ -68,11 +66,17 @@ VECTOR_INLINE float vector_exp_inner(float x)
     p = p * r + 1.6666665459e-1F;
     p = p * r + 5.0000001201e-1F;
     p = p * r * r + r + 1.0F;
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    uint32_t whole = bits - 0x4B400000U, exponent;
+    memcpy(bits, &shifted, sizeof *bits);
+    return p;
+}
+
+/* e^x within 2 ulp for -87.3 <= x <= 88.7, which nobody checks: 2^n comes through the exponent bits. */
+VECTOR_INLINE float vector_exp_inner(float x)
+{
+    uint32_t bits, exponent;
+    float p = vector_exp_parts(x, &bits);
     memcpy(&exponent, &p, sizeof exponent);
-    return vector_from_bits(exponent + (whole << 23));
+    return vector_from_bits(exponent + ((bits - 0x4B400000U) << 23));
 }
 
 /* e^x within 2 ulp; 0 below -87.3, infinity above 88.7, NaN stays NaN. */
@@ -91,22 +95,11 @@ VECTOR_INLINE float vector_exp(float x)
  * bits, which would turn NaN into a number. */
 VECTOR_INLINE float vector_exp_bounded(float x)
 {
-    const float magic = 12582912.0F;
+    uint32_t bits;
     float clamped = x > 89.0F ? 89.0F : x;
     clamped = clamped < -87.33654F ? -87.33654F : clamped;
-    float shifted = clamped * 1.44269504F + magic;
-    float n = shifted - magic;
-    float r = clamped - n * 0.693359375F + n * 2.12194440e-4F;
-    float p = 1.9875691500e-4F;
-    p = p * r + 1.3981999507e-3F;
-    p = p * r + 8.3334519073e-3F;
-    p = p * r + 4.1665795894e-2F;
-    p = p * r + 1.6666665459e-1F;
-    p = p * r + 5.0000001201e-1F;
-    p = p * r * r + r + 1.0F;
-    uint32_t bits;
-    memcpy(&bits, &shifted, sizeof bits);
-    return p * vector_from_bits((bits << 23) + 0x3F800000U); /* n stands in the low bits */
+    float p = vector_exp_parts(clamped, &bits);
+    return p * vector_from_bits((bits << 23) + 0x3F800000U);
 }
 
 /* tanh x within 3 ulp: (1 - e^-2|x|) / (1 + e^-2|x|), and its odd polynomial (Cephes' tanhf) near 0 where that cancels.
