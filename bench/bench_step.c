@@ -154,14 +154,7 @@ static void set_option(Bench *bench, const char *option)
 /* memory= is about the whole process: what it has and what the library will add is taken off first. */
 static size_t left_of(size_t memory)
 {
-    const size_t library = 48 << 20;
-    unsigned long pages = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "r");
-    if (file != NULL && fscanf(file, "%lu %lu", &pages, &resident) != 2)
-        resident = 0;
-    if (file != NULL)
-        fclose(file);
-    size_t taken = resident * (size_t)sysconf(_SC_PAGESIZE) + library;
+    size_t taken = process_resident() + PROCESS_LIBRARY_BYTES;
     return memory == 0 ? 0 : memory > taken ? memory - taken : 1;
 }
 

@@ -101,7 +101,6 @@ size_t tune_cache_limit(const Tune *tune);   /* features beyond it go to a file 
 size_t tune_feature_batch(const Tune *tune); /* samples that the frozen part is run on at a time */
 void tune_memory_begin(Tune *tune);          /* before any plan is made */
 void tune_memory_options(const Tune *tune, TrainOptions *options);
-size_t tune_memory_peak(void); /* largest resident size of the process so far, bytes */
 
 enum { WITNESS_SAMPLES = 4 };
 

@@ -117,7 +117,7 @@ static Status keep_summary(Tune *tune, Error *err)
     put_arm(&json, &tune->tuned, tune->target_names, tune->loss_count);
     if (tune->tuned.measured)
         json_put_bill(&json, &tune->progress.bill);
-    json_put_int(&json, "peak_resident", (int64_t)tune_memory_peak());
+    json_put_int(&json, "peak_resident", (int64_t)process_peak());
     json_close(&json, '}');
     str_append(&json.out, "\n");
     if (tune->fields->json)

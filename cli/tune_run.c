@@ -342,6 +342,14 @@ static Status show_profile(const Tune *tune, const Trainer *trainer, Error *err)
     return status;
 }
 
+static Status open_training(Tune *tune, const TrainOptions *options, Trainer **trainer, PartSource *train,
+                            PartSource *val, Error *err)
+{
+    TRY(trainer_new(tune->document, &tune->params, NULL, options, trainer, err));
+    TRY(part_open(tune, PART_TRAIN, train, err));
+    return part_open(tune, PART_VAL, val, err);
+}
+
 static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char *name, Error *err)
 {
     double begin = seconds_now();
@@ -352,11 +360,7 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     tune->tuned =
         (Arm){.name = name, .val = no_scores, .test = no_scores, .trainable = tune_count_trainable(&tune->params)};
     progress_phase(&tune->progress, name);
-    Status status = trainer_new(tune->document, &tune->params, NULL, &options, &trainer, err);
-    if (status == STATUS_OK)
-        status = part_open(tune, PART_TRAIN, &train, err);
-    if (status == STATUS_OK)
-        status = part_open(tune, PART_VAL, &val, err);
+    Status status = open_training(tune, &options, &trainer, &train, &val, err);
     if (status == STATUS_OK)
         status = go_on(tune, trainer, options.checkpoint, err);
     if (status == STATUS_OK)
@@ -415,11 +419,7 @@ static Status check_memory(Tune *tune, Error *err)
         return STATUS_OK;
     train_wanted(tune);
     tune_memory_options(tune, &options);
-    Status status = trainer_new(tune->document, &tune->params, NULL, &options, &trainer, err);
-    if (status == STATUS_OK)
-        status = part_open(tune, PART_TRAIN, &train, err);
-    if (status == STATUS_OK)
-        status = part_open(tune, PART_VAL, &val, err);
+    Status status = open_training(tune, &options, &trainer, &train, &val, err);
     if (status == STATUS_OK)
         status = trainer_prepare(trainer, train.source, val.source, err);
     part_release(&train);

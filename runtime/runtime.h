@@ -154,6 +154,13 @@ Status plan_build_within(const PlanMaker *maker, ParamStore *store, const PlanOp
 /* Runs the document on two batches of `baked` samples apart and on both together: *same, when the outputs agree. */
 Status samples_independent(Model *document, int64_t baked, bool *same, Error *err);
 
+/* ---- process.c ------------------------------------------------------------------------------------------------------ */
+
+/* oneDNN and what it writes: code of kernels, tables; it comes with the first plans. */
+enum { PROCESS_LIBRARY_BYTES = 48 << 20 };
+size_t process_resident(void); /* bytes in memory now; 0 where the system does not tell */
+size_t process_peak(void);     /* the most there were */
+
 /* ---- peak.c, profile.c: where the time goes ------------------------------------------------------------------------ */
 
 typedef struct MachinePeak { /* a second; bf16_flops 0: the processor has none */
