@@ -1,15 +1,9 @@
 /* runtime/precision.c and what a bf16 plan is made of: on a small convolution net and a small transformer, no row that
  * costs time runs in f32, in a reference or in eval; gradients of parameters come out where they live; losses follow
  * those of f32. Every row's bf16 kernel is compared with f64 in suite_gradients.c. */
-#include "tests/test.h"
-
-#include <math.h>
-#include <string.h>
-
-#include "onnx/base/rng.h"
 #include "runtime/ops/batchnorm_lanes.h"
 #include "runtime/ops/bf16.h"
-#include "runtime/plan.h"
+#include "tests/world.h"
 
 static const char conv_net[] =
     "<ir_version: 8, opset_import: [\"\" : 17]> g (float[8,3,32,32] x) => (float[8,16] y) <"
@@ -37,62 +31,11 @@ static const char transformer[] =
     "n = LayerNormalization(sum, s1, o1) h = MatMul(n, w1) hb = Add(h, b1) a = Tanh(hb) z = MatMul(a, w2) "
     "zb = Add(z, b2) y = Add(zb, n) }";
 
-typedef struct World {
-    Model *document, *working;
-    ParamList params;
-    ParamStore *store;
-    Plan *plan;
-    Error err;
-} World;
-
-static void scatter_numbers(float *numbers, int64_t count, int stream, float size)
-{
-    Rng rng = rng_at(11, (uint64_t)stream);
-    for (int64_t i = 0; i < count; i++)
-        numbers[i] = (float)(rng_uniform(&rng) * 2 - 1) * size;
-}
-
-/* Matrices and kernels get numbers about as large as an initialisation has. */
-static void world_open(World *w, const char *text, const PlanOptions *options)
-{
-    LossSpec loss = {.kind = LOSS_MSE, .weight = 1, .ignore_index = -1, .target_name = "target"};
-    memset(w, 0, sizeof *w);
-    assert_ok(model_parse(text, &builtin_ops, &w->document, &w->err), &w->err);
-    Graph *graph = w->document->graph;
-    for (size_t i = 0; i < graph->initializer_count; i++) {
-        Tensor *tensor = graph->initializers[i]->constant;
-        int64_t count = tensor_count(tensor);
-        if (tensor->rank >= 2)
-            scatter_numbers((float *)(uintptr_t)tensor->data, count, (int)i,
-                            1.5F / sqrtf((float)(count / tensor->dims[tensor->rank == 2 ? 1 : 0])));
-    }
-    assert_ok(params_find(w->document, false, &w->params, &w->err), &w->err);
-    WorkingOptions working = {
-        .training = true, .params = &w->params, .losses = &loss, .loss_count = 1, .gradients = true};
-    assert_ok(working_build(w->document, &working, &w->working, &w->err), &w->err);
-    assert_ok(params_new(&w->params, &w->store, &w->err), &w->err);
-    assert_ok(plan_build(w->working, w->store, options, &w->plan, &w->err), &w->err);
-    for (size_t i = 0; i < w->working->graph->input_count; i++)
-        scatter_numbers(plan_input(w->plan, i), type_count(&w->working->graph->inputs[i]->type), 100 + (int)i, 1);
-}
-
-static void world_close(World *w)
-{
-    plan_free(w->plan);
-    params_free(w->store);
-    model_free(w->working);
-    model_free(w->document);
-}
-
 static float train(World *w, uint64_t step)
 {
     OptimizerSpec sgd = optimizer_default(OPTIMIZER_SGD);
-    double norm;
     sgd.momentum = 0.9;
-    assert_ok(plan_run(w->plan, 0, step, false, &w->err), &w->err);
-    float loss = *(const float *)plan_output(w->plan, w->working->graph->output_count - 1);
-    assert_ok(optimizer_step(&sgd, w->store, step, 0.02, &norm, &w->err), &w->err);
-    return loss;
+    return world_train(w, &sgd, step, 0.02);
 }
 
 static bool has_bf16(void)

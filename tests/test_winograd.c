@@ -1,14 +1,8 @@
 /* Winograd's algorithm in convolutions (PlanOptions.winograd, runtime/ops/conv_kernel.c): forced by shapes at which the
  * library prefers it, and compared with direct convolution: outputs, every gradient, losses of several updates. Where
  * the library has no such code (oneDNN 3.2 and later, processors without AVX-512) both are the same. */
-#include "tests/test.h"
-
-#include <math.h>
-#include <string.h>
-
-#include "onnx/base/rng.h"
 #include "runtime/dnnl.h"
-#include "runtime/plan.h"
+#include "tests/world.h"
 
 /* 40 channels: the last block of 16 is padded. */
 static const char net[] =
@@ -17,54 +11,6 @@ static const char net[] =
     "float[8] bf={0.1,...}> {"
     "c1 = Conv<pads=[1,1,1,1]>(x, w1, b1) a1 = Relu(c1) c2 = Conv<pads=[1,1,1,1]>(a1, w2) s = Add(c2, a1) a2 = Relu(s) "
     "p = GlobalAveragePool(a2) f = Flatten(p) y = Gemm<transB=1>(f, wf, bf) }";
-
-typedef struct World {
-    Model *document, *working;
-    ParamList params;
-    ParamStore *store;
-    Plan *plan;
-    Error err;
-} World;
-
-static void fill(float *numbers, int64_t count, int stream, float size)
-{
-    Rng rng = rng_at(5, (uint64_t)stream);
-    for (int64_t i = 0; i < count; i++)
-        numbers[i] = (float)(rng_uniform(&rng) * 2 - 1) * size;
-}
-
-/* `trained`: with a loss and gradients; else the net with its weights as constants, fused. */
-static void world_open(World *w, bool trained, const PlanOptions *options)
-{
-    LossSpec loss = {.kind = LOSS_MSE, .weight = 1, .ignore_index = -1, .target_name = "target"};
-    memset(w, 0, sizeof *w);
-    assert_ok(model_parse(net, &builtin_ops, &w->document, &w->err), &w->err);
-    Graph *graph = w->document->graph;
-    for (size_t i = 0; i < graph->initializer_count; i++) {
-        Tensor *tensor = graph->initializers[i]->constant;
-        int64_t fan_in = tensor_count(tensor) / tensor->dims[0];
-        fill((float *)(uintptr_t)tensor->data, tensor_count(tensor), (int)i, sqrtf(3.0F / (float)fan_in));
-    }
-    WorkingOptions working = {0};
-    if (trained) {
-        assert_ok(params_find(w->document, false, &w->params, &w->err), &w->err);
-        working = (WorkingOptions){
-            .training = true, .params = &w->params, .losses = &loss, .loss_count = 1, .gradients = true};
-        assert_ok(params_new(&w->params, &w->store, &w->err), &w->err);
-    }
-    assert_ok(working_build(w->document, &working, &w->working, &w->err), &w->err);
-    assert_ok(plan_build(w->working, w->store, options, &w->plan, &w->err), &w->err);
-    for (size_t i = 0; i < w->working->graph->input_count; i++)
-        fill(plan_input(w->plan, i), type_count(&w->working->graph->inputs[i]->type), 100 + (int)i, 1);
-}
-
-static void world_close(World *w)
-{
-    plan_free(w->plan);
-    params_free(w->store);
-    model_free(w->working);
-    model_free(w->document);
-}
 
 /* `op`: of these nodes; NULL: of any. */
 static int steps_by_winograd(const World *w, const char *op)
@@ -107,8 +53,8 @@ static void gradients_agree_with_direct_convolution(void **state)
 {
     (void)state;
     World a, b;
-    world_open(&a, true, &direct);
-    world_open(&b, true, &fast);
+    world_open(&a, net, &direct);
+    world_open(&b, net, &fast);
     static const char *const ops[] = {"FusedConv", "ConvGradInput", "ConvGradWeight"};
     for (int i = 0; i < 3 && library_has_it(); i++)
         if (steps_by_winograd(&b, ops[i]) == 0)
@@ -138,16 +84,12 @@ static void losses_of_updates_agree_with_direct_convolution(void **state)
     (void)state;
     OptimizerSpec sgd = optimizer_default(OPTIMIZER_SGD);
     World w[2];
-    world_open(&w[0], true, &direct);
-    world_open(&w[1], true, &fast);
+    world_open(&w[0], net, &direct);
+    world_open(&w[1], net, &fast);
     for (uint64_t step = 1; step <= 10; step++) {
         float loss[2];
-        double norm;
-        for (int i = 0; i < 2; i++) {
-            assert_ok(plan_run(w[i].plan, 0, step, false, &w[i].err), &w[i].err);
-            loss[i] = *(const float *)plan_output(w[i].plan, w[i].working->graph->output_count - 1);
-            assert_ok(optimizer_step(&sgd, w[i].store, step, 0.05, &norm, &w[i].err), &w[i].err);
-        }
+        for (int i = 0; i < 2; i++)
+            loss[i] = world_train(&w[i], &sgd, step, 0.05);
         if (!(fabsf(loss[1] / loss[0] - 1) < 1e-5F))
             fail_msg("step %d: loss %.9g, by direct convolution %.9g", (int)step, (double)loss[1], (double)loss[0]);
     }
@@ -160,8 +102,8 @@ static void a_frozen_net_agrees_with_direct_convolution(void **state)
 {
     (void)state;
     World a, b;
-    world_open(&a, false, &(PlanOptions){0});
-    world_open(&b, false, &(PlanOptions){.winograd = true});
+    world_open_frozen(&a, net, &(PlanOptions){0});
+    world_open_frozen(&b, net, &(PlanOptions){.winograd = true});
     if (library_has_it())
         assert_true(steps_by_winograd(&b, NULL) >= 1);
     assert_ok(plan_run(a.plan, 0, 1, false, &a.err), &a.err);
