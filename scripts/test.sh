@@ -2,8 +2,8 @@
 # The whole test suite, set-up included: scripts/test.sh [--full]
 #
 # Without --full the long suites run a sample (under 15 minutes on two cores). Stages, each named as it begins: packages, the include
-# direction, release build and all tests, a build with clang, address and undefined-behaviour sanitizers with line coverage,
-# oneDNN 3.x. What cannot run here is skipped with its reason. Ends with `N passed, N failed`.
+# direction, release build and all tests, a build with clang, address and undefined-behaviour sanitizers, oneDNN 3.x,
+# line coverage. What cannot run here is skipped with its reason. Ends with `N passed, N failed`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
@@ -65,13 +65,11 @@ say "tests"
 run_tests build/release
 stage "build with clang, warnings are errors" \
     'CC=clang cmake -S . -B build/clang -DCMAKE_BUILD_TYPE=Debug -DREGRAFT_WERROR=ON && build build/clang'
-stage "build with sanitizers and gcov" 'configure asan -DREGRAFT_COVERAGE=ON && build build/asan'
+stage "build with sanitizers" 'configure asan && build build/asan'
 say "tests under address and undefined-behaviour sanitizers"
 # gcc 14 places 64-byte vectors in frames for use-after-return that are aligned to 32 only, and crashes (its bug 110027)
 OMP_NUM_THREADS=2 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 ASAN_OPTIONS=detect_stack_use_after_return=0 \
     LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0" run_tests build/asan -LE 'slow|long'
-say "line coverage of onnx/ passes/ runtime/ by the tests under sanitizers"
-if scripts/coverage.sh build/asan; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 
 say "oneDNN 3.x"
 onednn3=$PWD/build/onednn3
@@ -82,6 +80,12 @@ if scripts/fetch-onednn3.sh "$onednn3" >>"$log" 2>&1; then
 else
     echo "    skipped: the packages onednn-cpu-gomp and onednn-devel-cpu-gomp cannot be had here"
 fi
+
+# Apart from the sanitizers: counting and checking every access at once takes three times as long as one after the other.
+say "line coverage of onnx/ passes/ runtime/"
+stage "build and run with gcov" 'cmake -S . -B build/coverage -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG="-O1 -g" \
+    -DREGRAFT_COVERAGE=ON && build build/coverage && { ctest --test-dir build/coverage -j "$jobs" -LE "slow|long" || true; }'
+if scripts/coverage.sh build/coverage; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
