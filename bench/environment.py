@@ -95,12 +95,21 @@ def physical_cores():
     return len(cores) or len(allowed)
 
 
+VECTORS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd")  # widest first, as kernels are chosen by
+
+
 def cpu_name():
+    """Model name and widest vectors: a cloud's name for its processors says too little ("AMD EPYC" has been AVX2 and AVX-512 here)."""
+    name, flags = "unknown CPU", set()
     with open("/proc/cpuinfo") as f:
         for line in f:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return "unknown CPU"
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() in ("flags", "Features"):
+                flags = set(value.split())
+                break
+    return name + next((f", {vectors}" for vectors in VECTORS if vectors in flags), "")
 
 
 def linked_onednn(program):
