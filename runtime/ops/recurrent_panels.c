@@ -1,6 +1,7 @@
-/* Products of a few rows by a matrix that many steps share, on processors with AVX-512: the matrix is packed once into
- * panels of 48 columns, and a tile of 8 rows and a panel stays in registers over all terms of the sum. The library
- * packs or strides through the matrix at every call and adds one product at a time.
+/* Products of a few rows by a matrix that many steps share, on processors with AVX-512 or AVX2: the matrix is packed
+ * once into panels of 48 columns, and a tile of a few rows by some of a panel's columns (8 by 48, 6 by 16) stays in
+ * registers over all terms of the sum. The library packs or strides through the matrix at every call and adds one
+ * product at a time.
  *
  * The lines of a tile's result are asked for before its sum begins: it is mostly memory that nobody holds yet.
  *
@@ -11,7 +12,7 @@
 
 #include "runtime/dnnl.h"
 
-enum { LANES = 16, PANEL = 3 * LANES, TILE_ROWS = 8 };
+enum { LANES = 16, PANEL = 3 * LANES };
 
 int64_t panels_size(int64_t k, int64_t n)
 {
@@ -54,6 +55,40 @@ int64_t panels_count(int64_t n)
     return (n + PANEL - 1) / PANEL;
 }
 
+/* Where a tile of the result lies. */
+typedef struct Place {
+    int64_t row, column;           /* of the rows of `a`; of the panel's first column */
+    int64_t stride, offset, width; /* columns that the panel holds; the tile's first among them, and how many it has */
+    bool add;
+} Place;
+
+typedef void (*Tile)(const PanelTerm *terms, int count, const Place *at, float *c, int64_t ldc);
+
+/* A kind of tiles: by rows, most first, and by vectors of LANES columns. */
+enum { SIZES = 4 };
+typedef struct Tiles {
+    int rows[SIZES], vectors; /* the last of rows is 1; vectors: the most that one has */
+    Tile of[SIZES][PANEL / LANES];
+} Tiles;
+
+/* One row and LANES columns in plain C, where the processor has neither; nothing is won by it. */
+static void tile_plain(const PanelTerm *terms, int count, const Place *at, float *c, int64_t ldc)
+{
+    (void)ldc;
+    for (int64_t j = 0; j < at->width; j++) {
+        float sum = at->add ? c[j] : 0.0F;
+        for (int t = 0; t < count; t++) {
+            int64_t k = terms[t].b->k;
+            const float *a = terms[t].a + at->row * terms[t].lda, *b = terms[t].b->data + at->column * k + at->offset;
+            for (int64_t l = 0; l < k; l++)
+                sum += a[l] * b[l * at->stride + j];
+        }
+        c[j] = sum;
+    }
+}
+
+static const Tiles plain = {{1}, 1, {{tile_plain}}};
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 
@@ -63,29 +98,26 @@ int64_t panels_count(int64_t n)
 #define UNROLL _Pragma("GCC unroll 8")
 #endif
 
-bool panels_usable(void)
-{
-    int wanted = (int)dnnl_cpu_isa_avx512_core;
-    return ((int)dnnl_get_effective_cpu_isa() & wanted) == wanted;
-}
+/* From LANES - width on: a lane's sign bit says that its column is there. */
+static const int columns_there[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 
-/* ROWS rows of VECTORS vectors: c = (c +) sum over the terms of a b. The last vector's columns beyond `mask` are left
- * alone. */
-#define TILE(ROWS, VECTORS)                                                                                            \
-    __attribute__((target("avx512f"))) static void tile_##ROWS##_##VECTORS(const PanelTerm *terms, int count,          \
-                                                                           int64_t row, int64_t column, bool add,      \
-                                                                           float *c, int64_t ldc, __mmask16 mask)      \
+/* c (+)= the terms' products in ROWS rows of VECTORS vectors; a tile has `width` columns, of which only the last
+ * vector's can be missing: they are left alone. */
+#define TILE_AVX512(ROWS, VECTORS)                                                                                     \
+    __attribute__((target("avx512f"))) static void wide_##ROWS##_##VECTORS(const PanelTerm *terms, int count,          \
+                                                                           const Place *at, float *c, int64_t ldc)     \
     {                                                                                                                  \
+        __mmask16 mask = (__mmask16)(0xFFFFU >> ((VECTORS)*LANES - at->width));                                        \
         __m512 sums[ROWS][VECTORS];                                                                                    \
         UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int v = 0; v < VECTORS; v++)                                 \
         {                                                                                                              \
             __mmask16 here = v == VECTORS - 1 ? mask : (__mmask16)0xFFFF;                                              \
             __builtin_prefetch(c + i * ldc + v * LANES, 1, 3);                                                         \
-            sums[i][v] = add ? _mm512_maskz_loadu_ps(here, c + i * ldc + v * LANES) : _mm512_setzero_ps();             \
+            sums[i][v] = at->add ? _mm512_maskz_loadu_ps(here, c + i * ldc + v * LANES) : _mm512_setzero_ps();         \
         }                                                                                                              \
         for (int t = 0; t < count; t++) {                                                                              \
             int64_t k = terms[t].b->k, lda = terms[t].lda;                                                             \
-            const float *a = terms[t].a + row * lda, *b = terms[t].b->data + column * k;                               \
+            const float *a = terms[t].a + at->row * lda, *b = terms[t].b->data + at->column * k;                       \
             for (int64_t l = 0; l < k; l++) {                                                                          \
                 __m512 w[VECTORS];                                                                                     \
                 UNROLL for (int v = 0; v < VECTORS; v++) w[v] = _mm512_loadu_ps(b + (l * VECTORS + v) * LANES);        \
@@ -103,56 +135,100 @@ bool panels_usable(void)
         }                                                                                                              \
     }
 
-#define TILES(ROWS) TILE(ROWS, 1) TILE(ROWS, 2) TILE(ROWS, 3)
-TILES(8)
-TILES(4)
-TILES(2)
-TILES(1)
-
-typedef void (*Tile)(const PanelTerm *terms, int count, int64_t row, int64_t column, bool add, float *c, int64_t ldc,
-                     __mmask16 mask);
-
-/* By rows (8, 4, 2, 1) and vectors. */
-static const Tile tiles[][3] = {{tile_8_1, tile_8_2, tile_8_3},
-                                {tile_4_1, tile_4_2, tile_4_3},
-                                {tile_2_1, tile_2_2, tile_2_3},
-                                {tile_1_1, tile_1_2, tile_1_3}};
-
-void panels_multiply(int64_t m, const PanelTerm *terms, int count, bool add, float *c, int64_t ldc)
-{
-    int64_t n = terms[0].b->n;
-    for (int64_t column = 0; column < n; column += PANEL) {
-        int64_t left = n - column < PANEL ? n - column : PANEL, vectors = (left + LANES - 1) / LANES;
-        __mmask16 mask = (__mmask16)(0xFFFFU >> (vectors * LANES - left));
-        int size = 0;
-        for (int64_t row = 0; row < m; row += TILE_ROWS >> size) {
-            while (m - row < TILE_ROWS >> size)
-                size++;
-            tiles[size][vectors - 1](terms, count, row, column, add, c + row * ldc + column, ldc, mask);
-        }
+/* The same in ROWS rows of two vectors of 8; of the width, both vectors' columns can be missing. */
+#define TILE_AVX2(ROWS)                                                                                                \
+    __attribute__((target("avx2,fma"))) static void narrow_##ROWS(const PanelTerm *terms, int count, const Place *at,  \
+                                                                  float *c, int64_t ldc)                               \
+    {                                                                                                                  \
+        const int *there = columns_there + LANES - at->width;                                                          \
+        __m256i mask[2] = {_mm256_loadu_si256((const __m256i *)there),                                                 \
+                           _mm256_loadu_si256((const __m256i *)(there + 8))};                                          \
+        __m256 sums[ROWS][2];                                                                                          \
+        UNROLL for (int i = 0; i < ROWS; i++)                                                                          \
+        {                                                                                                              \
+            __builtin_prefetch(c + i * ldc, 1, 3);                                                                     \
+            UNROLL for (int v = 0; v < 2; v++) sums[i][v] =                                                            \
+                at->add ? _mm256_maskload_ps(c + i * ldc + v * 8, mask[v]) : _mm256_setzero_ps();                      \
+        }                                                                                                              \
+        for (int t = 0; t < count; t++) {                                                                              \
+            int64_t k = terms[t].b->k, lda = terms[t].lda;                                                             \
+            const float *a = terms[t].a + at->row * lda, *b = terms[t].b->data + at->column * k + at->offset;          \
+            for (int64_t l = 0; l < k; l++) {                                                                          \
+                __m256 w[2];                                                                                           \
+                UNROLL for (int v = 0; v < 2; v++) w[v] = _mm256_loadu_ps(b + l * at->stride + v * 8);                 \
+                UNROLL for (int i = 0; i < ROWS; i++)                                                                  \
+                {                                                                                                      \
+                    __m256 x = _mm256_broadcast_ss(a + i * lda + l);                                                   \
+                    UNROLL for (int v = 0; v < 2; v++) sums[i][v] = _mm256_fmadd_ps(x, w[v], sums[i][v]);              \
+                }                                                                                                      \
+            }                                                                                                          \
+        }                                                                                                              \
+        UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int v = 0; v < 2; v++)                                       \
+            _mm256_maskstore_ps(c + i * ldc + v * 8, mask[v], sums[i][v]);                                             \
     }
+
+#define TILES_AVX512(ROWS) TILE_AVX512(ROWS, 1) TILE_AVX512(ROWS, 2) TILE_AVX512(ROWS, 3)
+TILES_AVX512(8)
+TILES_AVX512(4)
+TILES_AVX512(2)
+TILES_AVX512(1)
+TILE_AVX2(6)
+TILE_AVX2(4)
+TILE_AVX2(2)
+TILE_AVX2(1)
+
+static const Tiles wide = {{8, 4, 2, 1},
+                           3,
+                           {{wide_8_1, wide_8_2, wide_8_3},
+                            {wide_4_1, wide_4_2, wide_4_3},
+                            {wide_2_1, wide_2_2, wide_2_3},
+                            {wide_1_1, wide_1_2, wide_1_3}}};
+static const Tiles narrow = {{6, 4, 2, 1}, 1, {{narrow_6}, {narrow_4}, {narrow_2}, {narrow_1}}};
+
+/* Of the processor's vectors, those that the library may use (DNNL_MAX_CPU_ISA). */
+static const Tiles *tiles_here(void)
+{
+    int avx2 = (int)dnnl_cpu_isa_avx2, avx512 = (int)dnnl_cpu_isa_avx512_core;
+    int isa = (int)dnnl_get_effective_cpu_isa();
+    return (isa & avx512) == avx512 ? &wide : (isa & avx2) == avx2 ? &narrow : &plain;
 }
 
 #else
 
+static const Tiles *tiles_here(void)
+{
+    return &plain;
+}
+
+#endif
+
 bool panels_usable(void)
 {
-    return false;
+    return tiles_here() != &plain;
+}
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
 }
 
 void panels_multiply(int64_t m, const PanelTerm *terms, int count, bool add, float *c, int64_t ldc)
 {
-    for (int64_t i = 0; i < m; i++)
-        for (int64_t j = 0; j < terms[0].b->n; j++) {
-            float sum = add ? c[i * ldc + j] : 0.0F;
-            int64_t first = j / PANEL * PANEL, padded = (terms[0].b->n + LANES - 1) / LANES * LANES;
-            int64_t width = padded - first < PANEL ? padded - first : PANEL;
-            for (int t = 0; t < count; t++)
-                for (int64_t l = 0; l < terms[t].b->k; l++)
-                    sum += terms[t].a[i * terms[t].lda + l] *
-                           terms[t].b->data[first * terms[t].b->k + l * width + (j - first)];
-            c[i * ldc + j] = sum;
+    const Tiles *tiles = tiles_here();
+    int64_t n = terms[0].b->n, most = tiles->vectors * LANES;
+    Place at = {.add = add};
+    for (at.column = 0; at.column < n; at.column += PANEL) {
+        int64_t panel = least(PANEL, n - at.column);
+        at.stride = (panel + LANES - 1) / LANES * LANES;
+        for (at.offset = 0; at.offset < panel; at.offset += most) {
+            int size = 0;
+            at.width = least(most, panel - at.offset);
+            for (at.row = 0; at.row < m; at.row += tiles->rows[size]) {
+                while (m - at.row < tiles->rows[size])
+                    size++;
+                tiles->of[size][(at.width - 1) / LANES](terms, count, &at, c + at.row * ldc + at.column + at.offset,
+                                                        ldc);
+            }
         }
+    }
 }
-
-#endif
