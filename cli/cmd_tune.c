@@ -64,7 +64,8 @@ static const Option options[] = {
     {OPTION("--batch", 'b', INT, batch, "N", "samples a step"), .positive = true},
     {OPTION("--accumulate", 0, INT, accumulate, "N", "steps an update"), .positive = true},
     {OPTION("--memory", 0, SIZE, memory, "SIZE",
-            "most that the process may take, as 900M or 2G: activations are computed again instead of kept, batches run in "
+            "most that the process may take, as 900M or 2G: activations are computed again instead of kept, batches "
+            "run in "
             "parts, features go to a file; refused before the first step when it cannot be"),
      .positive = true},
     {OPTION("--optimizer", 0, CHOICE, optimizer, "NAME", "rules and defaults of torch.optim"), .choices = optimizers},
@@ -85,6 +86,7 @@ static const Option options[] = {
     {OPTION("--patience", 0, INT, patience, "N",
             "stop after N epochs without a better validation: 6; 0, never, with --recipe plain")},
     {OPTION("--seed", 's', INT, seed, "N", "of order, augmentation, split and new weights")},
+    {OPTION("--shuffle", 0, FLAG, shuffle, NULL, "mix samples anew every epoch; with --recipe plain only when asked")},
     {OPTION("--no-shuffle", 0, FLAG, no_shuffle, NULL, "take samples in the file's order")},
     {OPTION("--no-tie", 0, FLAG, no_tie, NULL, "train exact transposed copies apart")},
     {OPTION("--example-input", 0, TEXT, example, "NPZ",
@@ -92,19 +94,23 @@ static const Option options[] = {
             "that back")},
     {OPTION("--output", 'o', TEXT, output, "FILE", "where the tuned model goes; never the input"), .required = true,
      .group = "Result"},
-    {OPTION("--run", 0, TEXT, run_folder, "DIR", "keep arguments, environment, metrics, confusion matrix and checkpoint here")},
+    {OPTION("--run", 0, TEXT, run_folder, "DIR",
+            "keep arguments, environment, metrics, confusion matrix and checkpoint here")},
     {OPTION("--resume", 0, TEXT, resume, "DIR", "go on from the checkpoint of an interrupted run's folder")},
     {OPTION("--strip-doc", 0, FLAG, strip_doc, NULL, "drop doc strings and stack traces")},
     {OPTION("--no-verify", 0, FLAG, no_verify, NULL, "do not read the result back and compare")},
-    {OPTION("--threads", 0, INT, threads, "N", "threads of computation (under mpirun: of each process)"), .positive = true},
-    {OPTION("--mpi", 0, FLAG, mpi, NULL, "train on the processes that mpirun has started; found by itself under mpirun")},
+    {OPTION("--threads", 0, INT, threads, "N", "threads of computation (under mpirun: of each process)"),
+     .positive = true},
+    {OPTION("--mpi", 0, FLAG, mpi, NULL,
+            "train on the processes that mpirun has started; found by itself under mpirun")},
     {OPTION("--precision", 0, CHOICE, precision, "TYPE",
             "what training computes in; parameters stay f32. auto: bf16 where the processor multiplies such numbers"),
      .choices = precisions},
     {OPTION("--convolution", 0, CHOICE, convolution, "NAME",
             "algorithm of training's convolutions. auto: Winograd's for 3x3 kernels where the library has it"),
      .choices = convolutions},
-    {OPTION("--profile", 0, FLAG, profile, NULL, "afterwards, where the time of training steps went, by operator and by step")},
+    {OPTION("--profile", 0, FLAG, profile, NULL,
+            "afterwards, where the time of training steps went, by operator and by step")},
     {OPTION("--trace", 0, TEXT, trace, "FILE", "the last training step in Chrome's trace format, for Perfetto")},
     {OPTION("--plain-kernels", 0, FLAG, plain_kernels, NULL,
             "no channel layouts and fast paths: for finding out what a fault is due to")},
@@ -129,11 +135,11 @@ static const Usage usage = {
 
 static volatile sig_atomic_t interrupted;
 
+/* Ctrl-C; SIGTERM is what job schedulers, containers and MPI's launchers send before they kill. */
 static void on_interrupt(int signal_number)
 {
-    (void)signal_number;
     interrupted = 1;
-    signal(SIGINT, SIG_DFL); /* a second Ctrl-C ends at once */
+    signal(signal_number, SIG_DFL); /* a second Ctrl-C ends at once */
 }
 
 bool tune_interrupted(void *context)
@@ -219,11 +225,15 @@ static void say_how_to_resume(const Tune *tune, int argc, char **argv, Status st
             append_quoted(&text, argv[i]);
     str_append(&text, " --resume");
     append_quoted(&text, tune->folder);
+    char launcher[40] = "";
+    if (comm_size(tune->comm) > 1)
+        snprintf(launcher, sizeof launcher, "mpirun -n %d ", comm_size(tune->comm));
     if (status == STATUS_INTERRUPTED)
-        fprintf(stderr, "stopped; go on with: regraft tune%s\n", text.text);
+        fprintf(stderr, "stopped; go on with: %sregraft tune%s\n", launcher, text.text);
     else
-        fprintf(stderr, "the state after the last good epoch is kept; go on from it with a smaller --lr: regraft tune%s\n",
-                text.text);
+        fprintf(stderr,
+                "the state after the last good epoch is kept; go on from it with a smaller --lr: %sregraft tune%s\n",
+                launcher, text.text);
     str_release(&text);
 }
 
@@ -278,13 +288,13 @@ static Status run(Tune *tune, int argc, char **argv, Error *err)
         TRY(atomic_open(&probe, fields->output, err));
         atomic_release(&probe);
     }
-    TRY(progress_open(&tune->progress, writes ? folder : NULL, fields->json, fields->quiet, fields->resume != NULL, err));
+    TRY(progress_open(&tune->progress, writes ? folder : NULL, fields->json, fields->quiet, fields->resume != NULL,
+                      err));
     tune->progress.silent = !writes;
     if (fields->resume == NULL)
         write_arguments(tune, argc, argv);
     write_environment(tune);
-    tune->folder =
-        folder != NULL ? folder : arena_printf(&tune->document->arena, "%s.run", fields->output);
+    tune->folder = folder != NULL ? folder : arena_printf(&tune->document->arena, "%s.run", fields->output);
     TRY(choose_precision(tune, err));
     TRY(tune_setup(tune, err));
     processes_describe(tune);
@@ -311,6 +321,7 @@ Status cmd_tune(int argc, char **argv, Error *err)
     if (args.help)
         return STATUS_OK;
     signal(SIGINT, on_interrupt);
+    signal(SIGTERM, on_interrupt);
     Tune tune = {.fields = &fields, .args = &args};
     Status status = processes_open(&tune, err);
     if (status == STATUS_OK)

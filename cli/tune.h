@@ -1,5 +1,5 @@
-/* regraft tune: cmd_tune.c (options), tune_setup.c (model, data, head, preprocessing), tune_run.c (phases), tune_report.c
- * (file, table), tune_witness.c (what the file must compute). */
+/* regraft tune: cmd_tune.c (options), tune_setup.c (model, data, head, preprocessing), tune_run.c (phases),
+ * tune_report.c (file, table), tune_witness.c (what the file must compute). */
 #ifndef REGRAFT_CLI_TUNE_H
 #define REGRAFT_CLI_TUNE_H
 
@@ -23,8 +23,8 @@ typedef struct TuneFields {
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
         crop;
     const char *trace;
-    bool profile, nesterov, json, quiet, keep_head, balance, no_shuffle, no_verify, no_tie, skip_broken, strip_doc, no_probe,
-        plain_kernels, mpi;
+    bool profile, nesterov, json, quiet, keep_head, balance, shuffle, no_shuffle, no_verify, no_tie, skip_broken,
+        strip_doc, no_probe, plain_kernels, mpi;
 } TuneFields;
 
 /* What the targets are, when there is one output. */
@@ -64,7 +64,7 @@ typedef struct Tune {
     bool *wanted; /* [params.count] what --train and the freeze marks leave */
     DataParts data;
     Lengths lengths[3]; /* of train, val, test; of NULL: as the data has it */
-    Task *tasks; /* with --task; `data` is then the first one's */
+    Task *tasks;        /* with --task; `data` is then the first one's */
     size_t task_count;
     const char *target_names[SOURCE_MAX];
     LossSpec losses[SOURCE_MAX];
@@ -82,10 +82,11 @@ typedef struct Tune {
     Comm *comm;  /* processes that train together; NULL: alone */
     int threads; /* of this process, for loading data */
     Progress progress;
-    const char *folder; /* of the run: named by the user, or OUTPUT.run, which stays only where there is something to go on from */
+    const char *folder; /* of the run: named by the user, or OUTPUT.run, which stays only where there is something to go
+                           on from */
     Arm probe, tuned;
     const Arm *chosen;
-    Witness witness; /* of the chosen arm */
+    Witness witness;      /* of the chosen arm */
     float *probabilities; /* of the chosen arm on the last measured part */
 } Tune;
 
@@ -93,8 +94,8 @@ typedef struct Tune {
 const char *tune_output_name(const Tune *tune, size_t index);
 
 /* ---- tune_measure.c: `rows` [samples of set, outputs] */
-Status tune_measure(Tune *tune, const Dataset *set, const float *rows, const char *arm, const char *part, Scores *scores,
-                    Error *err);
+Status tune_measure(Tune *tune, const Dataset *set, const float *rows, const char *arm, const char *part,
+                    Scores *scores, Error *err);
 
 /* ---- tune_memory.c */
 size_t tune_cache_limit(const Tune *tune);   /* features beyond it go to a file */
@@ -130,9 +131,11 @@ Status tune_open_data(Tune *tune, const char *path, DataParts *parts, Error *err
 Status tune_settle_dtypes(Tune *tune, const DataParts *parts, const LossSpec *losses, size_t count, Error *err);
 /* The output that target `i` of several is meant for: the i-th of floats. */
 size_t tune_float_output(const Graph *graph, size_t i);
-/* Loss `i` of `count`, on output `output`, for this target: as --loss and --loss-weight say, else as target and output suggest. */
+/* Loss `i` of `count`, on output `output`, for this target: as --loss and --loss-weight say, else as target and output
+ * suggest. */
 Status tune_choose_loss(Tune *tune, const Field *target, size_t i, size_t count, size_t output, Error *err);
-Status tune_find_lengths(Tune *tune, const DataParts *parts, const LossSpec *losses, size_t count, Lengths lengths[3], Error *err);
+Status tune_find_lengths(Tune *tune, const DataParts *parts, const LossSpec *losses, size_t count, Lengths lengths[3],
+                         Error *err);
 
 /* ---- tune_processes.c: several processes, where a launcher has started them */
 Status processes_open(Tune *tune, Error *err);

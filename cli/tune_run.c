@@ -39,6 +39,11 @@ static AugmentSpec augmentation(const Tune *tune)
     return spec;
 }
 
+static bool keeps_order(const Tune *tune)
+{
+    return tune->fields->no_shuffle || (tune->fields->recipe == RECIPE_PLAIN && !tune->fields->shuffle);
+}
+
 Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *source, Error *err)
 {
     AugmentSpec augment = augmentation(tune);
@@ -49,7 +54,7 @@ Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *so
                              .ranks = comm_size(tune->comm),
                              .threads = tune->threads,
                              .memory = tune->fields->memory > 0 ? 1 : 0, /* the least: two batches */
-                             .keep_order = tune->fields->no_shuffle || tune->fields->recipe == RECIPE_PLAIN};
+                             .keep_order = keeps_order(tune)};
     TRY(dataset_source_init(source, set, &tune->picture, &options, err));
     source->interrupted = train ? NULL : tune_interrupted; /* the trainer asks by itself */
     source->source.comm = tune->comm;
@@ -178,8 +183,7 @@ static Status witness_of_few(Tune *tune, const Probe *probe, Error *err)
     TRY(dataset_first(tune->data.train, WITNESS_SAMPLES, &few, err));
     Status status = tune_source(tune, few, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, NULL, WITNESS_SAMPLES, 0,
-                                &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, NULL, WITNESS_SAMPLES, 0, &cache, err);
     if (status == STATUS_OK)
         status = witness_take_probe(tune, probe, cache.rows[0], cache.samples, err);
     features_release(&cache);
@@ -197,8 +201,8 @@ static Status fit_probe(Tune *tune, Error *err)
     PlanOptions how = {.precision = tune->precision, .winograd = tune->fields->convolution == CONVOLUTION_AUTO};
     Status status = tune_source(tune, tune->data.train, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, &how,
-                                tune_feature_batch(tune), tune_cache_limit(tune), &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, &how, tune_feature_batch(tune),
+                                tune_cache_limit(tune), &cache, err);
     double features = seconds_now() - begin;
     if (status == STATUS_OK)
         status = recipe_fit_head(tune->document, &tune->params, &cache, tune->outputs, tune->class_weights,
@@ -320,7 +324,8 @@ static Status go_on(Tune *tune, Trainer *trainer, const char *checkpoint, Error 
     str_init(&changed);
     Status status = access(checkpoint, F_OK) == 0 ? trainer_resume(trainer, checkpoint, &changed, err) : STATUS_OK;
     if (status == STATUS_OK && changed.length > 0)
-        progress_note(&tune->progress, "changed", "resumed with %s: the result is not that of an uninterrupted run", changed.text);
+        progress_note(&tune->progress, "changed", "resumed with %s: the result is not that of an uninterrupted run",
+                      changed.text);
     str_release(&changed);
     TRY(status);
     TRY(progress_resume(&tune->progress, trainer_epoch(trainer), err));
@@ -350,6 +355,22 @@ static Status open_training(Tune *tune, const TrainOptions *options, Trainer **t
     return part_open(tune, PART_VAL, val, err);
 }
 
+/* A folder's order is one class after the other: a net that sees it so unlearns each for the next. */
+static void warn_of_order(Tune *tune)
+{
+    const Dataset *set = tune->data.train;
+    size_t count = dataset_count(set);
+    if (!keeps_order(tune) || count <= tune->batch || dataset_target_count(set) == 0 ||
+        dataset_class_count(set, 0) < 2 || dataset_label(set, 0, 0) == dataset_label(set, 0, count - 1))
+        return;
+    for (size_t i = 1; i < count; i++)
+        if (dataset_label(set, 0, i) < dataset_label(set, 0, i - 1))
+            return;
+    progress_note(&tune->progress, "note",
+                  "the samples are taken in the data's order, which is one class after the other%s",
+                  tune->fields->no_shuffle ? "" : "; --shuffle mixes them");
+}
+
 static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char *name, Error *err)
 {
     double begin = seconds_now();
@@ -360,6 +381,7 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     tune->tuned =
         (Arm){.name = name, .val = no_scores, .test = no_scores, .trainable = tune_count_trainable(&tune->params)};
     progress_phase(&tune->progress, name);
+    warn_of_order(tune);
     Status status = open_training(tune, &options, &trainer, &train, &val, err);
     if (status == STATUS_OK)
         status = go_on(tune, trainer, options.checkpoint, err);

@@ -123,6 +123,19 @@ fi
 expect 0 "resuming" mpi 2 "$regraft" tune net.onnx "${long[@]}" -o cut.onnx --resume cut
 holds "the same bytes" cmp -s whole.onnx cut.onnx
 
+# Ctrl-C at the launcher, which ends its processes by SIGTERM, in a run that does not end by itself
+mpi 2 "$regraft" tune net.onnx "${long[@]}" --epochs 100000 -o stopped.onnx --run stopped >out 2>err </dev/null &
+launcher=$!
+for _ in $(seq 3000); do
+    [ -e stopped/checkpoint ] && break
+    sleep 0.01
+done
+pkill -INT -P $launcher mpirun
+wait $launcher
+holds "it says how to go on, under the launcher" \
+    grep -q '^stopped; go on with: mpirun -n 2 regraft tune net.onnx .* --resume stopped$' err
+holds "no model of a run that was stopped" test ! -e stopped.onnx
+
 expect 2 "a batch that cannot be divided" mpi 2 "$regraft" tune net.onnx --data "$pictures" --recipe plain --batch 7 -o o.onnx
 holds "it says so" grep -q 'cannot be divided among 2 processes' err
 holds "nothing is left behind" test ! -e o.onnx
