@@ -1,6 +1,7 @@
 /* The Regraft side of bench/run's loader case: decodes, resizes and normalises a folder of pictures into batches.
  *
- *     bench_data FOLDER BATCH THREADS -> "milliseconds samples mean" of one pass, from opening the folder to the last batch
+ *     bench_data FOLDER BATCH THREADS -> "milliseconds samples mean" of one pass, from opening the folder to the last
+ * batch
  *
  * The mean is that of all numbers in all batches: the other side must come to nearly the same one. */
 #include <stdio.h>
@@ -62,7 +63,8 @@ int main(int argc, char **argv)
     Error err = {0};
     size_t samples = 0;
     double sum = 0, begin = now_ms();
-    Status status = one_pass(argv[1], (size_t)strtoul(argv[2], NULL, 10), (int)strtol(argv[3], NULL, 10), &samples, &sum, &err);
+    Status status =
+        one_pass(argv[1], (size_t)strtoul(argv[2], NULL, 10), (int)strtol(argv[3], NULL, 10), &samples, &sum, &err);
     if (status != STATUS_OK) {
         fprintf(stderr, "bench_data: %s\n", err.message);
         return (int)status;

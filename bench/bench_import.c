@@ -1,6 +1,6 @@
-/* How long it takes to have a model in memory: bench_import MODEL -> "milliseconds kilobytes bytes", where the kilobytes are the
- * process's peak and the bytes those of all initializers. Every one of them is read once, so that a mapped file gains nothing
- * by leaving its weights on the disk: the other side's loader copies them. */
+/* How long it takes to have a model in memory: bench_import MODEL -> "milliseconds kilobytes bytes", where the
+ * kilobytes are the process's peak and the bytes those of all initializers. Every one of them is read once, so that a
+ * mapped file gains nothing by leaving its weights on the disk: the other side's loader copies them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>

@@ -1,16 +1,15 @@
-/* The Regraft side of bench/run: one net, one batch, steps on demand, so that rounds can be interleaved with another program.
+/* The Regraft side of bench/run: one net, one batch, steps on demand, so that rounds can be interleaved with another
+ * program.
  *
  *     bench_step MODEL MODE BATCH_FOLDER LOSS OPTIMIZER LR [key=value ...]
  *
- * MODE: full (every parameter is trained), head (the last linear layer), last:N, forward (frozen trunk, nothing trained).
- * BATCH_FOLDER holds `input_K.bin` for each graph input and `target.bin`, raw little-endian rows with `shapes.txt` naming
- * "input_K dtype dims...". Keys: `profile=1`, `precision=bf16`, `winograd=0` (direct convolutions only), `memory=900M` (what the process may take). A key that this build does not know is an error. Commands on stdin, answers on
- * stdout, one line each:
- *     step N   ->  milliseconds of each of N steps, then `loss L` (forward: the outputs' mean absolute value)
- *     profile  ->  the plan, one line a step, then `.`
- *     memory   ->  peak resident kilobytes, minor faults
- *     version  ->  oneDNN's version
- *     quit */
+ * MODE: full (every parameter is trained), head (the last linear layer), last:N, forward (frozen trunk, nothing
+ * trained). BATCH_FOLDER holds `input_K.bin` for each graph input and `target.bin`, raw little-endian rows with
+ * `shapes.txt` naming "input_K dtype dims...". Keys: `profile=1`, `precision=bf16`, `winograd=0` (direct convolutions
+ * only), `memory=900M` (what the process may take). A key that this build does not know is an error. Commands on stdin,
+ * answers on stdout, one line each: step N   ->  milliseconds of each of N steps, then `loss L` (forward: the outputs'
+ * mean absolute value) profile  ->  the plan, one line a step, then `.` memory   ->  peak resident kilobytes, minor
+ * faults version  ->  oneDNN's version quit */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +54,10 @@ static void check(Bench *bench, Status status)
 
 static LossKind loss_kind(const char *name)
 {
-    return strcmp(name, "lm") == 0 ? LOSS_LM : strcmp(name, "mse") == 0 ? LOSS_MSE : strcmp(name, "bce") == 0 ? LOSS_BCE : LOSS_SOFTMAX_CE;
+    return strcmp(name, "lm") == 0    ? LOSS_LM
+           : strcmp(name, "mse") == 0 ? LOSS_MSE
+           : strcmp(name, "bce") == 0 ? LOSS_BCE
+                                      : LOSS_SOFTMAX_CE;
 }
 
 /* "input_0 float32 16 3 224 224" a line; the target is the last line. */
@@ -191,8 +193,8 @@ static void build(Bench *bench, char **argv)
     memory = memory > states ? memory - states : memory > 0;
     bench->plan_options.training = bench->trains;
     PlanMaker maker = {make_working, bench};
-    check(bench, plan_build_within(&maker, bench->store, &bench->plan_options, memory, &bench->working,
-                                   &bench->plan, &bench->budget, &bench->err));
+    check(bench, plan_build_within(&maker, bench->store, &bench->plan_options, memory, &bench->working, &bench->plan,
+                                   &bench->budget, &bench->err));
     fill_inputs(bench, argv[3]);
 }
 
@@ -202,7 +204,8 @@ static void one_step(Bench *bench)
     check(bench, plan_run(bench->plan, 0, bench->step, false, &bench->err));
     double norm;
     if (bench->trains)
-        check(bench, optimizer_step(&bench->optimizer, bench->store, bench->step, bench->optimizer.lr, &norm, &bench->err));
+        check(bench,
+              optimizer_step(&bench->optimizer, bench->store, bench->step, bench->optimizer.lr, &norm, &bench->err));
 }
 
 /* What the other side must agree with: the loss, or the mean absolute value of the outputs where nothing is trained. */
@@ -263,9 +266,10 @@ int main(int argc, char **argv)
     double begin = now_ms();
     build(&bench, argv);
     PlanBill bill = plan_bill(bench.plan);
-    printf("ready %.1f ms, activations %zu, parameters %zu, gradients %zu, constants %zu, workspace %zu, inputs %zu, again %.3f\n",
-           now_ms() - begin, bill.activations, bill.parameters, bill.gradients, bill.constants, bill.workspace, bill.inputs,
-           bench.budget.again);
+    printf("ready %.1f ms, activations %zu, parameters %zu, gradients %zu, constants %zu, workspace %zu, inputs %zu, "
+           "again %.3f\n",
+           now_ms() - begin, bill.activations, bill.parameters, bill.gradients, bill.constants, bill.workspace,
+           bill.inputs, bench.budget.again);
     fflush(stdout);
     char line[128];
     while (fgets(line, sizeof line, stdin) != NULL && strncmp(line, "quit", 4) != 0)

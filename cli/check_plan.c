@@ -153,8 +153,7 @@ static void look_at_kernels(Check *check, const Graph *graph)
                   "nodes on the trained path without a planned kernel: %zu; right, but slower", count);
 }
 
-/* ---- inference -----------------------------------------------------------------------------------------------------
- */
+/* ---- inference --------------------------------------------------------------------------------------------------- */
 
 static bool builds_for(const Check *check, int64_t batch, Error *err)
 {

@@ -291,8 +291,7 @@ static Status report_numbers(const Apply *apply, const Answers *a, int index, si
     return status;
 }
 
-/* ---- the verb ------------------------------------------------------------------------------------------------------
- */
+/* ---- the verb ---------------------------------------------------------------------------------------------------- */
 
 static Status report(const Apply *apply, Context *c, Error *err)
 {

@@ -17,7 +17,8 @@ static const Option options[] = {
 static const Usage usage = {
     .verb = "predict",
     .arguments = "MODEL",
-    .summary = "Says what a model makes of each sample: the likeliest classes (or every label) with their probabilities, or the "
+    .summary = "Says what a model makes of each sample: the likeliest classes (or every label) with their "
+               "probabilities, or the "
                "output's numbers "
                "where they are no classes. A model that `tune` wrote needs no other flag.",
     .examples = {"regraft predict tuned.onnx --data photo.jpg",
@@ -121,7 +122,8 @@ static Status show_batch(Apply *apply, const Batch *batch, void *context, Error 
         return fail(err, STATUS_UNSUPPORTED,
                     "the model's first output is not one row of float numbers for each sample");
     c->width = (size_t)type_count(&type) / batch->size;
-    bool classes = type.rank == 2 && (c->width > 1 || c->independent) && (apply->labels == NULL || apply->label_count == c->width) &&
+    bool classes = type.rank == 2 && (c->width > 1 || c->independent) &&
+                   (apply->labels == NULL || apply->label_count == c->width) &&
                    (apply->labels != NULL || c->form != OUTPUT_SCORES || c->fields->top > 0);
     if (c->order == NULL)
         c->order = calloc(c->width + 1, sizeof *c->order);

@@ -585,8 +585,7 @@ void comparison_release(Comparison *comparison)
     arena_release(&comparison->arena);
 }
 
-/* ---- printing ------------------------------------------------------------------------------------------------------
- */
+/* ---- printing ---------------------------------------------------------------------------------------------------- */
 
 static Style sign_style(char sign)
 {

@@ -103,7 +103,8 @@ int main(int argc, char **argv)
     mapping_guard();
     Status status = run(argc, argv, &err);
     if (mapping_was_cut() && (status == STATUS_OK || status == STATUS_DIFFERS))
-        status = fail(&err, STATUS_REJECTED, "a file that was being read became shorter; results are not to be trusted");
+        status =
+            fail(&err, STATUS_REJECTED, "a file that was being read became shorter; results are not to be trusted");
     Status flushed = print_finish(&err);
     if (status == STATUS_OK)
         status = flushed;

@@ -240,7 +240,8 @@ static void json_before_value(Json *json)
         return;
     }
     if (json->comma[json->depth])
-        str_append(&json->out, !json->one_line && (json->depth == 1 || (json->depth == 2 && json->array[2])) ? ",\n" : ", ");
+        str_append(&json->out,
+                   !json->one_line && (json->depth == 1 || (json->depth == 2 && json->array[2])) ? ",\n" : ", ");
     json->comma[json->depth] = true;
 }
 

@@ -67,9 +67,9 @@ typedef struct Json {
     bool after_key, one_line;
 } Json;
 
-void json_begin(Json *json, const char *schema); /* { "schema": schema */
+void json_begin(Json *json, const char *schema);      /* { "schema": schema */
 void json_begin_line(Json *json, const char *schema); /* the same, for an object a line */
-void json_end(Json *json);                       /* } and prints it all to stdout, with a newline */
+void json_end(Json *json);                            /* } and prints it all to stdout, with a newline */
 void json_key(Json *json, const char *key);
 void json_open(Json *json, char bracket); /* '{' or '[' */
 void json_close(Json *json, char bracket);

@@ -196,8 +196,7 @@ void progress_note(Progress *progress, const char *event, const char *format, ..
     str_release(&line);
 }
 
-/* ---- records
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- records ----------------------------------------------------------------------------------------------------- */
 
 static void put_number(Str *line, const char *key, double value)
 {
@@ -276,8 +275,7 @@ static void record_csv(Progress *progress, const TrainEvent *e)
     str_release(&line);
 }
 
-/* ---- people
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- people ------------------------------------------------------------------------------------------------------ */
 
 static void show_step(Progress *progress, const TrainEvent *e)
 {

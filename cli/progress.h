@@ -1,5 +1,5 @@
-/* What a training run shows and leaves behind: a line that renews itself on a terminal, plain lines elsewhere, JSON events on request, and a
- * run folder with metrics.jsonl, metrics.csv, arguments and results (docs/formats.md). */
+/* What a training run shows and leaves behind: a line that renews itself on a terminal, plain lines elsewhere, JSON
+ * events on request, and a run folder with metrics.jsonl, metrics.csv, arguments and results (docs/formats.md). */
 #ifndef REGRAFT_CLI_PROGRESS_H
 #define REGRAFT_CLI_PROGRESS_H
 
@@ -21,18 +21,20 @@ typedef struct Progress {
 
 /* `folder` NULL: nothing is kept. `resume`: an earlier run's files stay as they are until progress_resume. */
 Status progress_open(Progress *progress, const char *folder, bool json, bool quiet, bool resume, Error *err);
-/* The run goes on after `epochs` whole ones: their records are taken over from the earlier run, later ones (it was stopped inside an epoch) are
- * dropped, so that the files are those of an uninterrupted run. Does nothing unless resuming. */
+/* The run goes on after `epochs` whole ones: their records are taken over from the earlier run, later ones (it was
+ * stopped inside an epoch) are dropped, so that the files are those of an uninterrupted run. Does nothing unless
+ * resuming. */
 Status progress_resume(Progress *progress, uint64_t epochs, Error *err);
 void progress_close(Progress *progress);
 void progress_phase(Progress *progress, const char *phase);
 /* ,"key":[{"target":...,"loss":...,...},...] */
 void progress_scores(Str *line, const char *key, const TargetScore *scores, const char *const *names, size_t count);
 void progress_event(const TrainEvent *event, void *progress); /* TrainOptions.on_event */
-void progress_bill(const TrainBill *bill, void *progress); /* TrainOptions.on_bill */
-void json_put_bill(Json *json, const TrainBill *bill);     /* as member "memory", bytes */
+void progress_bill(const TrainBill *bill, void *progress);    /* TrainOptions.on_bill */
+void json_put_bill(Json *json, const TrainBill *bill);        /* as member "memory", bytes */
 /* One line of text for people; with --json an event of kind `event`. */
-void progress_note(Progress *progress, const char *event, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void progress_note(Progress *progress, const char *event, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* A file of the run folder, written at once; nothing happens without a folder. */
 Status progress_file(const Progress *progress, const char *name, const char *text, Error *err);

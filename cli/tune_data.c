@@ -69,8 +69,7 @@ Status tune_settle_dtypes(Tune *tune, const DataParts *data, const LossSpec *los
     return STATUS_OK;
 }
 
-/* ---- losses
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- losses ------------------------------------------------------------------------------------------------------ */
 
 static Status parse_loss(const char *name, LossKind *kind, Error *err)
 {
@@ -159,8 +158,7 @@ Status tune_choose_loss(Tune *tune, const Field *target, size_t i, size_t count,
     return parse_weight(weights, i, &loss->weight, err);
 }
 
-/* ---- lengths
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- lengths ----------------------------------------------------------------------------------------------------- */
 
 /* Sequences: batches as long as their longest sample, where nothing is lost by it. */
 Status tune_find_lengths(Tune *tune, const DataParts *data, const LossSpec *losses, size_t count, Lengths lengths[3],

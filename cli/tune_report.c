@@ -5,8 +5,7 @@
 
 #include "cli/tune.h"
 
-/* ---- the file, the table
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the file, the table ----------------------------------------------------------------------------------------- */
 
 static void cell_number(Table *table, double value, double scale, const char *unit)
 {

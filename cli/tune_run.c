@@ -18,8 +18,7 @@ static double seconds_now(void)
 
 static const Scores no_scores = {NAN, NAN, NAN, NAN, NAN, NAN};
 
-/* ---- sources
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- sources ----------------------------------------------------------------------------------------------------- */
 
 static AugmentSpec augmentation(const Tune *tune)
 {
@@ -61,8 +60,7 @@ Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *so
     return STATUS_OK;
 }
 
-/* ---- options of the trainer
- * --------------------------------------------------------------------------------------------- */
+/* ---- options of the trainer -------------------------------------------------------------------------------------- */
 
 OptimizerSpec tune_optimizer(const Tune *tune, double lr_absent)
 {
@@ -121,8 +119,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
     return options;
 }
 
-/* ---- the probe
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- the probe --------------------------------------------------------------------------------------------------- */
 
 static void only_head(Tune *tune, const bool *head)
 {
@@ -256,8 +253,7 @@ static bool head_is_all(const Tune *tune, const bool *head)
     return true;
 }
 
-/* ---- fine-tuning
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- fine-tuning ------------------------------------------------------------------------------------------------- */
 
 /* What is no class of a sample: tokens, pixels, numbers, several targets. */
 static Status evaluate_targets(Tune *tune, Trainer *trainer, Arm *arm, Error *err)

@@ -6,8 +6,7 @@
 #include "cli/tune.h"
 #include "onnx/base/sha256.h"
 
-/* ---- inputs
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- inputs ------------------------------------------------------------------------------------------------------ */
 
 static const Value *picture_input(const Graph *graph)
 {
@@ -22,8 +21,7 @@ static const Value *picture_input(const Graph *graph)
     return found;
 }
 
-/* ---- losses
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- losses ------------------------------------------------------------------------------------------------------ */
 
 static void decide_task(Tune *tune)
 {
@@ -71,8 +69,7 @@ static Status open_all(Tune *tune, Error *err)
     return tune_settle_dtypes(tune, &tune->data, tune->losses, tune->loss_count, err);
 }
 
-/* ---- the head
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the head ---------------------------------------------------------------------------------------------------- */
 
 const char *tune_output_name(const Tune *tune, size_t index)
 {
@@ -151,8 +148,7 @@ static Status replace_head(Tune *tune, Error *err)
     return STATUS_OK;
 }
 
-/* ---- parameters
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- parameters -------------------------------------------------------------------------------------------------- */
 
 size_t tune_count_trainable(const ParamList *params)
 {
@@ -192,8 +188,7 @@ static Status choose_parameters(Tune *tune, Error *err)
     return status;
 }
 
-/* ---- pictures
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- pictures ---------------------------------------------------------------------------------------------------- */
 
 static Status input_size(Tune *tune, Error *err)
 {

@@ -15,10 +15,10 @@ typedef struct Witness {
     double tolerance; /* of the largest number */
 } Witness;
 
-/* Reads `output` back: it must pass the checker, its shapes must fit, it must be what is in memory (as text, unless doc strings were
- * stripped, and byte for byte) and compute what is in memory computes; every initializer that `original` (may be NULL) has
- * under the same name must have the same bytes. `witness` may be NULL. STATUS_UNVERIFIED says what is wrong, and the file is
- * removed. */
+/* Reads `output` back: it must pass the checker, its shapes must fit, it must be what is in memory (as text, unless doc
+ * strings were stripped, and byte for byte) and compute what is in memory computes; every initializer that `original`
+ * (may be NULL) has under the same name must have the same bytes. `witness` may be NULL. STATUS_UNVERIFIED says what is
+ * wrong, and the file is removed. */
 Status document_verify(Model *document, Model *original, const Witness *witness, bool stripped, const char *output,
                        Error *err);
 

@@ -172,8 +172,7 @@ Status picture_frame(const Picture *picture, const PictureSpec *spec, const Augm
 /* 8-bit to float in spec's layout; picture has spec's size and channels. */
 void picture_normalise(const Picture *picture, const PictureSpec *spec, float *out);
 
-/* ---- files.c: names of many files in little memory ------------------------------------------------------------------
- */
+/* ---- files.c: names of many files in little memory --------------------------------------------------------------- */
 
 /* Paths relative to a root, in one block of text; a folder's name is stored once. */
 typedef struct FileList {
@@ -274,26 +273,27 @@ void dataset_free(Dataset *set);
 
 /* ---- frame.c: pictures kept -------------------------------------------------------------------------------------- */
 
-/* The pictures of a set with class labels, decoded and framed to spec's size now and kept as bytes; unreadable ones are left
- * out. Targets of several numbers become two classes: above or below the mean of the one that divides best. Loading it with FRAME_SQUASH and the same size only normalises. */
+/* The pictures of a set with class labels, decoded and framed to spec's size now and kept as bytes; unreadable ones are
+ * left out. Targets of several numbers become two classes: above or below the mean of the one that divides best.
+ * Loading it with FRAME_SQUASH and the same size only normalises. */
 Status dataset_frame(const Dataset *set, const PictureSpec *spec, Dataset **framed, Error *err);
 
-/* ---- loader.c
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- loader.c ---------------------------------------------------------------------------------------------------- */
 
 typedef struct Loader Loader;
 
-/* How long each sample of a sequence is, and which array fields [T, ...] are cut to the longest of their batch. Lengths of batches
- * are rounded up to multiples of `step`, so that there are few shapes. */
+/* How long each sample of a sequence is, and which array fields [T, ...] are cut to the longest of their batch. Lengths
+ * of batches are rounded up to multiples of `step`, so that there are few shapes. */
 typedef struct Lengths {
-    uint32_t *of;        /* [samples of the set] */
+    uint32_t *of;         /* [samples of the set] */
     size_t longest, step; /* T, what samples are padded to; step <= T */
     bool cut_input[FIELDS_MAX], cut_target[FIELDS_MAX];
 } Lengths;
 
 typedef struct LoaderOptions {
     const PictureSpec *picture; /* needed when a field is a picture */
-    const Lengths *lengths;     /* NULL: every batch is as long as the data; else passes that shuffle put alike lengths together */
+    const Lengths
+        *lengths; /* NULL: every batch is as long as the data; else passes that shuffle put alike lengths together */
     const AugmentSpec *augment; /* used in passes that train; NULL: none */
     uint64_t seed;
     bool keep_order;  /* not shuffled in training either */

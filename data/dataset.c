@@ -143,8 +143,7 @@ Status dataset_picture(const Dataset *set, int input, size_t sample, int least, 
     return picture_from_array(store->input_arrays[input], set->ids[sample], picture, err);
 }
 
-/* ---- arrays: rows, converted ---------------------------------------------------------------------------------------
- */
+/* ---- arrays: rows, converted ------------------------------------------------------------------------------------- */
 
 #define FOR_SOURCES(X, to_type, name)                                                                                  \
     X(DTYPE_F32, float, to_type, name)                                                                                 \

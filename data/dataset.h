@@ -57,8 +57,8 @@ Status dataset_split(const Dataset *set, double part, uint64_t seed, Dataset **r
 
 /* ---- readable.c ---------------------------------------------------------------------------------------------- */
 
-/* Takes pictures out that cannot be decoded; names each through options->on_broken. STATUS_REJECTED: none is left, or none of a
- * class. */
+/* Takes pictures out that cannot be decoded; names each through options->on_broken. STATUS_REJECTED: none is left, or
+ * none of a class. */
 Status dataset_drop_broken(Dataset *set, const DataOptions *options, Error *err);
 
 /* ---- open_*.c: one place ------------------------------------------------------------------------------------- */

@@ -1,4 +1,5 @@
-/* Pictures decoded and framed once, kept as bytes: for whoever needs the same ones several times, prepared in several ways. */
+/* Pictures decoded and framed once, kept as bytes: for whoever needs the same ones several times, prepared in several
+ * ways. */
 #include <math.h>
 #include <string.h>
 
@@ -116,7 +117,8 @@ static void copy_classes(const Dataset *set, Store *store)
     store->targets[0].type.dtype = DTYPE_I64;
     store->class_names[0] = arena_array(&store->arena, const char *, classes + 1);
     for (size_t i = 0; i < classes; i++)
-        store->class_names[0][i] = arena_strdup(&store->arena, has_classes(set) ? dataset_class_name(set, 0, i) : ways[i]);
+        store->class_names[0][i] =
+            arena_strdup(&store->arena, has_classes(set) ? dataset_class_name(set, 0, i) : ways[i]);
 }
 
 static Status fill_store(const Dataset *set, Store *store, const PictureSpec *spec, Error *err)

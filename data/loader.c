@@ -42,7 +42,7 @@ struct Loader {
 
     /* this pass */
     uint64_t epoch;
-    bool train, holds; /* holds: the caller has the batch before `taken` */
+    bool train, holds;            /* holds: the caller has the batch before `taken` */
     size_t count, batch, batches; /* count: samples of this process */
 
     pthread_mutex_t lock;
@@ -89,8 +89,7 @@ static Status make_sample(const Loader *loader, size_t sample, BatchSlot *slot, 
     return STATUS_OK;
 }
 
-/* ---- threads -------------------------------------------------------------------------------------------------------
- */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 static bool has_work(const Loader *loader)
 {
@@ -148,8 +147,7 @@ static Status start_threads(Loader *loader, Error *err)
                                     : fail(err, STATUS_ENVIRONMENT, "no thread could be started to read data");
 }
 
-/* ---- making one
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- making one -------------------------------------------------------------------------------------------------- */
 
 static Status sample_bytes(const Field *field, const PictureSpec *picture, size_t *bytes, Error *err)
 {
@@ -279,8 +277,7 @@ static Status make_slots(Loader *loader, size_t batch, Error *err)
     return STATUS_OK;
 }
 
-/* ---- passes
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- passes ------------------------------------------------------------------------------------------------------ */
 
 static size_t batch_size(const Loader *loader, size_t index)
 {

@@ -24,8 +24,7 @@ static bool join_existing(char *out, size_t room, const char *folder, const char
     return n > 0 && (size_t)n < room && stat(out, &info) == 0 && (bool)S_ISDIR(info.st_mode) == want_folder;
 }
 
-/* ---- one place of one kind ----------------------------------------------------------------------------------------
- */
+/* ---- one place of one kind --------------------------------------------------------------------------------------- */
 
 /* The class names of train, for the others to follow. */
 static const char *const *names_of(const DataOptions *options, const Parts *parts)
@@ -96,8 +95,7 @@ static Status add_idx(const char *path, Part part, const DataOptions *options, P
     return put(store, part, parts, err);
 }
 
-/* ---- what is there
- * --------------------------------------------------------------------------------------------------- */
+/* ---- what is there ----------------------------------------------------------------------------------------------- */
 
 static Status add_file(const char *path, Part part, const DataOptions *options, Parts *parts, Error *err)
 {
@@ -202,8 +200,7 @@ static Status add_other(const char *path, Part part, const DataOptions *options,
     return status;
 }
 
-/* ---- classes that agree
- * ------------------------------------------------------------------------------------------------- */
+/* ---- classes that agree ------------------------------------------------------------------------------------------ */
 
 /* Numbered classes: val and test may use fewer than train; with names given, labels must stay below their number. */
 static Status agree(const DataOptions *options, Parts *parts, Error *err)

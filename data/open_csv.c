@@ -129,8 +129,7 @@ static Status fill_labels(Store *store, const Csv *csv, const Columns *columns, 
     return status;
 }
 
-/* ---- columns of numbers
- * ----------------------------------------------------------------------------------------------- */
+/* ---- columns of numbers ------------------------------------------------------------------------------------------ */
 
 static void name_columns(Store *store, const Csv *csv, const Columns *columns, size_t width)
 {
@@ -167,8 +166,7 @@ static Status fill_values(Store *store, const Csv *csv, const Columns *columns, 
     return STATUS_OK;
 }
 
-/* ---- the table
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static Status fill_table(Store *store, const Csv *csv, const char *part, const char *const *classes, bool unlabelled,
                          Error *err)

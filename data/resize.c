@@ -129,8 +129,8 @@ static void row_1(const unsigned char *restrict from, const Weights *w, unsigned
     }
 }
 
-/* A row [n, 3] of bytes as [n, 4] of numbers; the fourth means nothing. Four pixels are spread by one shuffle, which reads
- * one byte after them and three more: never beyond the row. */
+/* A row [n, 3] of bytes as [n, 4] of numbers; the fourth means nothing. Four pixels are spread by one shuffle, which
+ * reads one byte after them and three more: never beyond the row. */
 VECTOR_CLONES static void widen(const unsigned char *restrict from, int n, int32_t *restrict to)
 {
     typedef unsigned char Bytes16 __attribute__((vector_size(16)));
@@ -209,7 +209,8 @@ static Status both_passes(const Picture *from, const Side *across, const Side *d
     int first = copy_y ? (int)down->from + down->start : y->first[0];
     int last = copy_y ? first + down->n : y->first[y->n - 1] + y->count[y->n - 1];
     size_t row = (size_t)across->n * (size_t)channels, stride = (size_t)from->width * (size_t)channels;
-    /* Behind the result, in memory that the next picture uses again: a row of numbers, a row of sums, all rows between. */
+    /* Behind the result, in memory that the next picture uses again: a row of numbers, a row of sums, all rows between.
+     */
     size_t result_bytes = ((size_t)down->n * row + 63) / 64 * 64, wide_row = (size_t)from->width * 4;
     TRY(picture_reserve(to, result_bytes + (wide_row + row) * sizeof(int32_t) + (size_t)(last - first) * row, err));
     int32_t *wide = (int32_t *)(void *)(to->pixels + result_bytes), *sums = wide + wide_row;

@@ -167,8 +167,7 @@ Status dataset_keep_classes(Dataset *set, const char *const *names, Error *err)
     return STATUS_OK;
 }
 
-/* ---- splitting ------------------------------------------------------------------------------------------------------
- */
+/* ---- splitting --------------------------------------------------------------------------------------------------- */
 
 /* Positions in `set`, shuffled, then gathered by class; starts[c] is where class c begins. Without classes: one class.
  */

@@ -1,7 +1,7 @@
 /* Element types: names, sizes, and conversion between f32 and the narrow floats.
  *
- * The 8-, 6- and 4-bit floats differ in widths, bias and in what their top codes mean; one row a format (Format) describes
- * them and two short functions serve all. E8M0 has neither sign nor mantissa and is handled apart. */
+ * The 8-, 6- and 4-bit floats differ in widths, bias and in what their top codes mean; one row a format (Format)
+ * describes them and two short functions serve all. E8M0 has neither sign nor mantissa and is handled apart. */
 #include "onnx/onnx.h"
 
 #include <math.h>

@@ -112,8 +112,7 @@ done:
     return status;
 }
 
-/* ---- deciding ------------------------------------------------------------------------------------------------------
- */
+/* ---- deciding ---------------------------------------------------------------------------------------------------- */
 
 static void exporter_init(Exporter *e, const ExportOptions *options, const char *side_name, bool move_all, Error *err)
 {

@@ -369,8 +369,7 @@ static Status write_attrs(Exporter *e, Attr *const *attrs, size_t count, Onnx__A
     return STATUS_OK;
 }
 
-/* ---- nodes ---------------------------------------------------------------------------------------------------------
- */
+/* ---- nodes ------------------------------------------------------------------------------------------------------- */
 
 static char **write_names(Exporter *e, Value *const *values, size_t count)
 {
@@ -411,8 +410,7 @@ static Status write_nodes(Exporter *e, const Graph *graph, size_t *n, Onnx__Node
     return STATUS_OK;
 }
 
-/* ---- value infos
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- value infos ------------------------------------------------------------------------------------------------- */
 
 static void *arena_take(void *arena, size_t size)
 {
@@ -500,8 +498,7 @@ static Status write_infos(Exporter *e, const Graph *graph, size_t *n, Onnx__Valu
     return status;
 }
 
-/* ---- graphs, functions, the model
- * --------------------------------------------------------------------------------------- */
+/* ---- graphs, functions, the model -------------------------------------------------------------------------------- */
 
 static Status write_constants(Exporter *e, const Graph *graph, Onnx__GraphProto *to)
 {

@@ -390,8 +390,8 @@ static void value_add_use(Value *value, Node *node, int index)
     value->uses[value->use_count++] = (Use){node, index};
 }
 
-/* Uses keep their order. The search goes from both ends and the shorter side moves, so that dropping all uses in order, or in the
- * opposite one, takes a step each. */
+/* Uses keep their order. The search goes from both ends and the shorter side moves, so that dropping all uses in order,
+ * or in the opposite one, takes a step each. */
 static void value_drop_use(Value *value, const Node *node, int index)
 {
     Use *uses = value->uses;

@@ -229,8 +229,7 @@ static Status read_outputs(const Gate *gate, Graph *graph, size_t count, Onnx__V
     return STATUS_OK;
 }
 
-/* ---- attributes ----------------------------------------------------------------------------------------------------
- */
+/* ---- attributes -------------------------------------------------------------------------------------------------- */
 
 static Status read_graph(Gate *gate, const Onnx__GraphProto *from, Graph *parent, Node *parent_node, Graph **graph);
 
@@ -431,8 +430,7 @@ static Status read_attrs(Gate *gate, size_t count, Onnx__AttributeProto *const *
     return STATUS_OK;
 }
 
-/* ---- graphs ---------------------------------------------------------------------------------------------------------
- */
+/* ---- graphs ------------------------------------------------------------------------------------------------------ */
 
 /* Inputs and attributes of a node whose outputs exist already. */
 static Status connect_node(Gate *gate, Node *node, const Onnx__NodeProto *from)
@@ -564,8 +562,7 @@ static Status read_functions(Gate *gate, const Onnx__ModelProto *from, Model *mo
     return status;
 }
 
-/* ---- the model
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the model --------------------------------------------------------------------------------------------------- */
 
 static Status read_header(const Gate *gate, const Onnx__ModelProto *from, Model *model)
 {

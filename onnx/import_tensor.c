@@ -357,8 +357,7 @@ static Status read_numbers(const Source *s)
     return slice != NULL ? read_slice(s, slice) : read_typed(s, place);
 }
 
-/* ---- the tensor -----------------------------------------------------------------------------------------------------
- */
+/* ---- the tensor -------------------------------------------------------------------------------------------------- */
 
 static Status read_shape(Source *s)
 {
@@ -415,8 +414,7 @@ Status gate_tensor(Gate *gate, const Onnx__TensorProto *from, const char *who, T
     return STATUS_OK;
 }
 
-/* ---- sparse
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- sparse ------------------------------------------------------------------------------------------------------ */
 
 /* The place of non-zero `i` in the dense tensor, or -1: indices are [NNZ] (flat) or [NNZ, rank]. */
 static int64_t sparse_place(const SparseTensor *sparse, int64_t total, int64_t i)
@@ -492,8 +490,7 @@ Status gate_densify(Gate *gate, const SparseTensor *sparse, const char *name, Te
     return STATUS_OK;
 }
 
-/* ---- files with one value
- * ------------------------------------------------------------------------------------------------ */
+/* ---- files with one value ---------------------------------------------------------------------------------------- */
 
 static Status array_of_tensor(Gate *gate, const Onnx__TensorProto *from, const char *who, Array **array)
 {

@@ -73,15 +73,15 @@ typedef enum DType {
     DTYPE_COUNT
 } DType;
 
-const char *dtype_name(DType dtype);        /* "float32", "int64", ... "undefined" for anything unknown */
-DType dtype_from_name(const char *name);    /* accepts "float32", "float", "f32" alike; UNDEFINED if unknown */
-size_t dtype_bits(DType dtype);             /* in a file: 4 for int4; 0 for string and undefined */
-size_t dtype_size(DType dtype);             /* of one element in an Array: at least 1 byte; sizeof(Bytes) for string */
-bool dtype_is_float(DType dtype);           /* f16, bf16, f32, f64, the 8- and 4-bit floats */
-bool dtype_is_integer(DType dtype);         /* signed or unsigned, not bool */
+const char *dtype_name(DType dtype);     /* "float32", "int64", ... "undefined" for anything unknown */
+DType dtype_from_name(const char *name); /* accepts "float32", "float", "f32" alike; UNDEFINED if unknown */
+size_t dtype_bits(DType dtype);          /* in a file: 4 for int4; 0 for string and undefined */
+size_t dtype_size(DType dtype);          /* of one element in an Array: at least 1 byte; sizeof(Bytes) for string */
+bool dtype_is_float(DType dtype);        /* f16, bf16, f32, f64, the 8- and 4-bit floats */
+bool dtype_is_integer(DType dtype);      /* signed or unsigned, not bool */
 
 float f16_to_f32(uint16_t h);
-uint16_t f32_to_f16(float f);               /* round to nearest even */
+uint16_t f32_to_f16(float f); /* round to nearest even */
 float bf16_to_f32(uint16_t h);
 uint16_t f32_to_bf16(float f);              /* round to nearest even, NaN stays NaN */
 float f8_to_f32(uint8_t bits, DType dtype); /* the 8-bit floats and, in the low bits, the 4-bit one */
@@ -90,8 +90,9 @@ uint8_t f32_to_f8(float f, DType dtype, bool saturate);
 
 /* ---- tensor.c: constant data, and arrays on the host ------------------------------------------------- */
 
-/* `unknown`: fields that the structure has no place for, in wire format. `blank`: bit n says that field n was written though it
- * held its default; the bits from 27 on are the importer's notes (onnx/gate.h). Both are zero in what passes make. */
+/* `unknown`: fields that the structure has no place for, in wire format. `blank`: bit n says that field n was written
+ * though it held its default; the bits from 27 on are the importer's notes (onnx/gate.h). Both are zero in what passes
+ * make. */
 typedef struct Pair {
     const char *key, *value;
     Bytes unknown;
@@ -103,8 +104,8 @@ typedef struct Extra {
     const char *doc_string; /* NULL: absent */
     Pair *metadata;         /* metadata_props, in order */
     size_t metadata_count, metadata_capacity;
-    Bytes unknown;          /* as in Pair; device configurations and segments are among them */
-    uint32_t blank;         /* as in Pair */
+    Bytes unknown;  /* as in Pair; device configurations and segments are among them */
+    uint32_t blank; /* as in Pair */
 } Extra;
 
 typedef enum TensorStorage {
@@ -141,7 +142,8 @@ const char *dims_text(Arena *arena, int rank, const int64_t *dims);
 Tensor *tensor_new(Arena *arena, const char *name, DType dtype, int rank, const int64_t *dims, void **data);
 Tensor *tensor_new_i64(Arena *arena, const char *name, int rank, const int64_t *dims, const int64_t *values);
 Tensor *tensor_new_scalar(Arena *arena, const char *name, DType dtype, double value); /* rank 0 */
-/* Element `i` as a number; for any numeric dtype and bool. Meant for small shape tensors, not for loops over weights. */
+/* Element `i` as a number; for any numeric dtype and bool. Meant for small shape tensors, not for loops over weights.
+ */
 double tensor_f64_at(const Tensor *tensor, int64_t i);
 int64_t tensor_i64_at(const Tensor *tensor, int64_t i);
 bool tensor_equal(const Tensor *a, const Tensor *b); /* dtype, shape and bytes */
@@ -174,21 +176,21 @@ int64_t array_i64_at(const Array *array, int64_t i);
 /* ---- attr.c: attributes ------------------------------------------------------------------------------ */
 
 typedef enum AttrType { /* ONNX's AttributeProto.AttributeType */
-    ATTR_UNDEFINED = 0,
-    ATTR_FLOAT = 1,
-    ATTR_INT = 2,
-    ATTR_STRING = 3,
-    ATTR_TENSOR = 4,
-    ATTR_GRAPH = 5,
-    ATTR_FLOATS = 6,
-    ATTR_INTS = 7,
-    ATTR_STRINGS = 8,
-    ATTR_TENSORS = 9,
-    ATTR_GRAPHS = 10,
-    ATTR_SPARSE = 11,
-    ATTR_SPARSES = 12,
-    ATTR_TYPE = 13,
-    ATTR_TYPES = 14
+                        ATTR_UNDEFINED = 0,
+                        ATTR_FLOAT = 1,
+                        ATTR_INT = 2,
+                        ATTR_STRING = 3,
+                        ATTR_TENSOR = 4,
+                        ATTR_GRAPH = 5,
+                        ATTR_FLOATS = 6,
+                        ATTR_INTS = 7,
+                        ATTR_STRINGS = 8,
+                        ATTR_TENSORS = 9,
+                        ATTR_GRAPHS = 10,
+                        ATTR_SPARSE = 11,
+                        ATTR_SPARSES = 12,
+                        ATTR_TYPE = 13,
+                        ATTR_TYPES = 14
 } AttrType;
 
 typedef struct SparseTensor {
@@ -273,21 +275,22 @@ struct Value {
     int producer_index;
     Tensor *constant; /* initializer, or a result known before running; else NULL */
     Type type;
-    uint64_t type_read; /* type_hash of `type` as the importer set it: export leaves types alone that have not changed */
+    uint64_t
+        type_read; /* type_hash of `type` as the importer set it: export leaves types alone that have not changed */
     bool is_input, is_output, has_info; /* has_info: has an entry in value_info */
     bool is_initializer;                /* listed as an initializer (`constant` alone may come from folding) */
-    Pair *notes;                        /* metadata_props of its value_info as read; to look at, export has the original */
+    Pair *notes; /* metadata_props of its value_info as read; to look at, export has the original */
     size_t note_count;
     int body_outputs; /* how often bodies of other graphs list it as an output */
     Use *uses;
     size_t use_count, use_capacity;
     /* working graphs only */
     Role role;
-    int parameter;       /* ROLE_PARAMETER: index into the parameter list; else -1 */
-    Tensor *origin;      /* the document's tensor that this constant or parameter was read from */
-    Value *gradient;     /* set by autodiff for parameters and inputs that asked for one */
-    int mark;            /* scratch of whichever pass runs now */
-    void *note;          /* the same */
+    int parameter;   /* ROLE_PARAMETER: index into the parameter list; else -1 */
+    Tensor *origin;  /* the document's tensor that this constant or parameter was read from */
+    Value *gradient; /* set by autodiff for parameters and inputs that asked for one */
+    int mark;        /* scratch of whichever pass runs now */
+    void *note;      /* the same */
 };
 
 struct Node {
@@ -303,10 +306,10 @@ struct Node {
     Graph *graph;
     Node *previous, *next;
     Extra extra;
-    int index;       /* position, valid after graph_number */
-    int mark;        /* scratch of whichever pass runs now */
-    void *note;      /* the same */
-    bool again;      /* working graphs: a copy that makes a forward result once more for the gradient */
+    int index;                 /* position, valid after graph_number */
+    int mark;                  /* scratch of whichever pass runs now */
+    void *note;                /* the same */
+    bool again;                /* working graphs: a copy that makes a forward result once more for the gradient */
     const Node *document_node; /* working graphs: the node of the document this came from, for messages; else NULL */
 };
 
@@ -326,7 +329,7 @@ struct Graph {
     Value **inputs, **outputs, **initializers; /* in file order */
     size_t input_count, input_capacity, output_count, output_capacity;
     size_t initializer_count, initializer_capacity;
-    Map values; /* name -> Value, of this graph alone */
+    Map values;                               /* name -> Value, of this graph alone */
     Info *input_infos, *output_infos, *infos; /* infos: value_info; export adds the values that have has_info since */
     size_t input_info_count, output_info_count, info_count;
     SparseTensor **sparse_initializers;
@@ -375,7 +378,7 @@ struct Model {
     Function **functions;
     size_t function_count, functions_indexed;
     Map function_index; /* model_function's own */
-    Pair *metadata; /* metadata_props */
+    Pair *metadata;     /* metadata_props */
     size_t metadata_count, metadata_capacity;
     const char *doc_string;
     Bytes unknown;  /* fields without a place here: training_info and configuration are among them */
@@ -391,7 +394,7 @@ void model_free(Model *model);
 void model_rest(const Model *model); /* its files' pages may leave memory until they are read again */
 int64_t model_opset(const Model *model, const char *domain); /* 0 when not imported */
 void model_set_opset(Model *model, const char *domain, int64_t version);
-const char *model_metadata(const Model *model, const char *key); /* NULL when absent */
+const char *model_metadata(const Model *model, const char *key);           /* NULL when absent */
 void model_set_metadata(Model *model, const char *key, const char *value); /* adds or replaces; NULL removes */
 const char *extra_metadata(const Extra *extra, const char *key);
 const char *value_metadata(const Value *value, const char *key);
@@ -400,8 +403,8 @@ Function *model_function(const Model *model, const char *domain, const char *nam
 Graph *graph_new(Model *model, const char *name, Graph *parent);
 /* `name` is copied into the arena. NULL or a taken name gets a fresh one derived from it. */
 Value *graph_add_value(Graph *graph, const char *name);
-Value *graph_find(const Graph *graph, const char *name);  /* this graph alone */
-Value *graph_resolve(const Graph *graph, const char *name); /* then the graphs around it */
+Value *graph_find(const Graph *graph, const char *name);       /* this graph alone */
+Value *graph_resolve(const Graph *graph, const char *name);    /* then the graphs around it */
 const char *graph_unique_name(Graph *graph, const char *stem); /* free in this graph and those around it */
 void graph_add_input(Graph *graph, Value *value);
 void graph_add_output(Graph *graph, Value *value);
@@ -409,27 +412,29 @@ void graph_clear_outputs(Graph *graph);
 void graph_remove_input(Graph *graph, Value *value);
 void graph_replace_output(Graph *graph, size_t index, Value *value);
 Value *graph_add_initializer(Graph *graph, Tensor *tensor); /* value named tensor->name */
-/* The same in a document: before IR version 4 every initializer had to be an input too, so such a document becomes version 4. */
+/* The same in a document: before IR version 4 every initializer had to be an input too, so such a document becomes
+ * version 4. */
 Value *graph_add_weight(Graph *graph, Tensor *tensor);
-void graph_remove_initializer(Graph *graph, Value *value);  /* must have no uses left */
+void graph_remove_initializer(Graph *graph, Value *value);                        /* must have no uses left */
 void graph_remove_initializers(Graph *graph, bool (*remove)(const Value *value)); /* all that it says, in one pass */
-void graph_rename_value(Graph *graph, Value *value, const char *name); /* `name` must be free */
+void graph_rename_value(Graph *graph, Value *value, const char *name);            /* `name` must be free */
 void graph_remove_value(Graph *graph, Value *value); /* without producer, uses, or listing */
 
 /* A node at the end of `graph`, or before `before` when that is not NULL. Inputs may be NULL (omitted).
- * It gets `output_count` fresh values named after `name`; pass output_count 0 and add them with node_add_output to choose
- * names. The row is looked up in the model's operator set with `opset` as version. */
+ * It gets `output_count` fresh values named after `name`; pass output_count 0 and add them with node_add_output to
+ * choose names. The row is looked up in the model's operator set with `opset` as version. */
 Node *graph_add_node(Graph *graph, Node *before, const char *domain, const char *op_type, int opset, const char *name,
                      Value *const *inputs, int input_count, int output_count);
 Value *node_add_output(Node *node, const char *value_name);
 void node_add_input(Node *node, Value *value);
 void node_set_output(Node *node, int index, Value *value); /* `value` has no producer yet, or NULL */
 void node_set_input(Node *node, int index, Value *value);  /* keeps use lists right; grows the inputs if needed */
-void node_set_op(Node *node, const char *domain, const char *op_type, int opset); /* changes what it is, looks up the row */
+void node_set_op(Node *node, const char *domain, const char *op_type,
+                 int opset);                     /* changes what it is, looks up the row */
 void node_move_before(Node *node, Node *before); /* NULL: to the end */
 void node_remove(Node *node); /* unlinks it; its outputs lose their producer and, when unused, disappear */
 bool node_is(const Node *node, const char *op_type); /* default domain only */
-Value *node_input(const Node *node, int index);  /* NULL beyond the end */
+Value *node_input(const Node *node, int index);      /* NULL beyond the end */
 Value *node_output(const Node *node, int index);
 /* "Conv '/conv1/Conv'", for messages; points into the model's arena. */
 const char *node_text(const Node *node);
@@ -461,19 +466,19 @@ Status model_parse(const char *text, const OpSet *ops, Model **model, Error *err
 
 /* Reads a model. STATUS_REJECTED: unreadable, malformed, hostile, beyond a limit; nothing is left allocated. */
 Status model_import(const char *path, const OpSet *ops, Model **model, Error *err);
-Status model_import_bytes(const void *bytes, size_t size, const char *name_for_messages, const OpSet *ops, Model **model,
-                          Error *err);
+Status model_import_bytes(const void *bytes, size_t size, const char *name_for_messages, const OpSet *ops,
+                          Model **model, Error *err);
 /* One TensorProto as the ONNX backend tests store it; also in `sequence`/`optional` form. */
 Status array_import_proto(Arena *arena, const void *bytes, size_t size, const char *name, ArrayKind kind, Array **array,
                           Error *err);
 
-/* `twin` was read from the same files as `model`: its initializers use those mappings from now on, so that no byte is in
- * memory, or compared, twice. Does nothing when the files seem to differ. `model` must live as long as `twin`. */
+/* `twin` was read from the same files as `model`: its initializers use those mappings from now on, so that no byte is
+ * in memory, or compared, twice. Does nothing when the files seem to differ. `model` must live as long as `twin`. */
 void model_share(Model *twin, const Model *model);
 
 typedef struct ExportOptions {
-    bool strip_doc;          /* drop doc strings and stack traces (hazard 37) */
-    bool external;           /* force external data; else only above 1.8 GB or when the source had it */
+    bool strip_doc;                         /* drop doc strings and stack traces (hazard 37) */
+    bool external;                          /* force external data; else only above 1.8 GB or when the source had it */
     const char *const *inputs_not_to_touch; /* NULL-terminated paths that must not be overwritten */
 } ExportOptions;
 

@@ -1,5 +1,5 @@
-/* Inside of the reader of the text form: what parse.c (attributes, nodes, graphs, models), parse_tensor.c (types, tensors) and
- * parse_word.c (characters, words, numbers) share. */
+/* Inside of the reader of the text form: what parse.c (attributes, nodes, graphs, models), parse_tensor.c (types,
+ * tensors) and parse_word.c (characters, words, numbers) share. */
 #ifndef REGRAFT_ONNX_PARSE_H
 #define REGRAFT_ONNX_PARSE_H
 

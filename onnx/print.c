@@ -106,8 +106,8 @@ static uint64_t fnv(uint64_t hash, uint64_t word)
     return hash ^ hash >> 32;
 }
 
-/* FNV-1a over words, in four lanes that do not wait for each other: gigabytes of weights are printed, too. Enough to see
- * that two printed tensors differ. */
+/* FNV-1a over words, in four lanes that do not wait for each other: gigabytes of weights are printed, too. Enough to
+ * see that two printed tensors differ. */
 static uint64_t hash_of(const Tensor *tensor)
 {
     uint64_t lanes[4] = {14695981039346656037u, 1, 2, 3}, words[4];

@@ -1,8 +1,8 @@
 /* Constant tensors of a model, and dense host arrays while something runs.
  *
- * Tensor bytes lie as in a file (little endian, 6-, 4- and 2-bit elements packed, alignment not promised); Array elements
- * take whole bytes and are aligned. Conversion goes through small buffers of double or int64, so that a pair of dtypes
- * costs two short loops and not one loop a pair. Hosts are little endian. */
+ * Tensor bytes lie as in a file (little endian, 6-, 4- and 2-bit elements packed, alignment not promised); Array
+ * elements take whole bytes and are aligned. Conversion goes through small buffers of double or int64, so that a pair
+ * of dtypes costs two short loops and not one loop a pair. Hosts are little endian. */
 #include "onnx/onnx.h"
 
 #include <assert.h>
@@ -168,8 +168,8 @@ int64_t array_i64_at(const Array *array, int64_t i)
     return number_i64(array->dtype, array->data, i);
 }
 
-/* Element `i` of packed 6-, 4- or 2-bit data, in a byte, sign-extended for the signed types. The first element takes the
- * lowest bits; a 6-bit element may lie across two bytes. */
+/* Element `i` of packed 6-, 4- or 2-bit data, in a byte, sign-extended for the signed types. The first element takes
+ * the lowest bits; a 6-bit element may lie across two bytes. */
 static char unpack(DType dtype, const char *data, int64_t i)
 {
     int bits = (int)dtype_bits(dtype), shift = (int)(i * bits % 8);

@@ -1,10 +1,10 @@
 /* A batch size that an exporter baked in, made the run's own (hazard 23).
  *
  * Tracing a model at one batch writes that number into shapes: Reshape [197,12,64] where 12 is batch times heads, an
- * expanded class token [1,1,768], an initial state [2,1,20]. Two copies are inferred side by side, one at the file's batch
- * and one at another. A value's batch lies where their shapes differ; how it passes through a Reshape follows from
- * the order of elements, which a Reshape keeps. Where the target says otherwise, the dim that holds the batch becomes -1 in
- * the document; constants that meet the batch are expanded to it. */
+ * expanded class token [1,1,768], an initial state [2,1,20]. Two copies are inferred side by side, one at the file's
+ * batch and one at another. A value's batch lies where their shapes differ; how it passes through a Reshape follows
+ * from the order of elements, which a Reshape keeps. Where the target says otherwise, the dim that holds the batch
+ * becomes -1 in the document; constants that meet the batch are expanded to it. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -120,7 +120,8 @@ Value *batch_node(Rebatch *r, Node *before, const char *op_type, const char *nam
 {
     Graph *graph = r->document->graph;
     int opset = (int)model_opset(r->document, "");
-    return graph_add_node(graph, before, "", op_type, opset, graph_unique_name(graph, name), inputs, count, 1)->outputs[0];
+    return graph_add_node(graph, before, "", op_type, opset, graph_unique_name(graph, name), inputs, count, 1)
+        ->outputs[0];
 }
 
 void batch_set_input(Node *node, int index, Value *value)
@@ -167,8 +168,8 @@ Value *batch_shape(Rebatch *r, Node *node, int rank, int axis, const int64_t *di
 
 /* ---- Reshape ------------------------------------------------------------------------------------------------ */
 
-/* Value.mark of the other copy: one more than the elements that lie inside of the batch in its dim; 0: all that are not the
- * batch (batch*heads). */
+/* Value.mark of the other copy: one more than the elements that lie inside of the batch in its dim; 0: all that are not
+ * the batch (batch*heads). */
 int64_t batch_inner_part(const Rebatch *r, const Value *other, int64_t dim)
 {
     return other->mark > 0 ? other->mark - 1 : dim / r->from;
@@ -188,8 +189,9 @@ bool batch_baked_ints(const Node *base, const Node *other, int index, Arena *are
     return true;
 }
 
-/* Which dim of `out` holds the batch when `before` elements lie outside of it: a dim of its own, else one whose outer part it is,
- * else one whose inner part; the last dim, which a layer's weight asks for, only where nothing else is left. */
+/* Which dim of `out` holds the batch when `before` elements lie outside of it: a dim of its own, else one whose outer
+ * part it is, else one whose inner part; the last dim, which a layer's weight asks for, only where nothing else is
+ * left. */
 static int place_of_batch(const Rebatch *r, const Type *out, int64_t before, int64_t *inner)
 {
     int found = BATCH_NONE, best = -1;
@@ -230,7 +232,8 @@ static Status rewrite_target(Rebatch *r, const Node *base, Node *other, int axis
     if (r->open_dims && !weight_resolve(node->inputs[1], &constant))
         return batch_refuse(r, other, "and its target is computed from other open dims", err);
     for (int i = 0; i < out->rank; i++) {
-        bool copies = target[i] == 0 && i < in->rank && in->dims[i] == out->dims[i] && node_int(base, "allowzero", 0) == 0;
+        bool copies =
+            target[i] == 0 && i < in->rank && in->dims[i] == out->dims[i] && node_int(base, "allowzero", 0) == 0;
         if (i != axis && target[i] == -1 && r->open_dims)
             return batch_refuse(r, other, "and its target has an open dim already", err);
         dims[i] = i == axis ? -1 : copies ? 0 : out->dims[i];
@@ -475,7 +478,8 @@ static Status walk(Rebatch *r, Error *err)
     Node *base = r->base->graph->first;
     for (Node *other = r->other->graph->first, *next; other != NULL && base != NULL; other = next, base = base->next) {
         next = other->next;
-        while (next != NULL && node_is(other, "If") && !node_is(base, "If")) { /* its branch stands in its place there */
+        while (next != NULL && node_is(other, "If") &&
+               !node_is(base, "If")) { /* its branch stands in its place there */
             TRY(infer_node(other, &next, err));
             other = next;
             next = other->next;

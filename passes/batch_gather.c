@@ -1,7 +1,7 @@
 /* Indices that name the samples of the exported batch by number, for a batch of 1: "sample 0" becomes "each sample".
  *
- * PyTorch writes advanced indexing and as_strided this way: a mask read at [0, position] (GatherND), or flattened first and read at
- * 0 * length + position (Gather). The first index goes; what is left is looked up in every sample. */
+ * PyTorch writes advanced indexing and as_strided this way: a mask read at [0, position] (GatherND), or flattened first
+ * and read at 0 * length + position (Gather). The first index goes; what is left is looked up in every sample. */
 #include <string.h>
 
 #include "passes/batch.h"

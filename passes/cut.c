@@ -73,8 +73,7 @@ static void replace_outputs(Graph *graph, Value *features, bool *dropped)
     }
 }
 
-/* ---- removing -------------------------------------------------------------------------------------------------------
- */
+/* ---- removing ---------------------------------------------------------------------------------------------------- */
 
 static void note_read(Value *value, void *context)
 {
@@ -146,8 +145,8 @@ static void remove_stale_infos(Graph *graph)
     graph->info_count = kept;
 }
 
-/* Names of parameters that metadata `key` lists, one a line, without those that are gone: a new one may come to bear the same
- * name. */
+/* Names of parameters that metadata `key` lists, one a line, without those that are gone: a new one may come to bear
+ * the same name. */
 static void prune_names(Model *document, const char *key)
 {
     const char *lines = model_metadata(document, key);
@@ -190,8 +189,9 @@ void graph_drop_unneeded(Graph *graph, Node *const *nodes, size_t count, bool ke
 
 void metadata_drop_classes(Model *document)
 {
-    static const char *const keys[] = {"regraft.labels", "regraft.task", "labels",   "classes",   "class_names", "names",
-                                       "id2label",       "label2id", "class_map", "num_classes", "classes_"};
+    static const char *const keys[] = {"regraft.labels", "regraft.task", "labels",   "classes",
+                                       "class_names",    "names",        "id2label", "label2id",
+                                       "class_map",      "num_classes",  "classes_"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (model_metadata(document, keys[i]) != NULL)
             model_set_metadata(document, keys[i], NULL);

@@ -16,8 +16,7 @@ typedef struct Selector {
     Value **values; /* of each parameter: initializer or Constant output; NULL: none in the main graph */
 } Selector;
 
-/* ---- where a parameter is read -------------------------------------------------------------------------------------
- */
+/* ---- where a parameter is read ----------------------------------------------------------------------------------- */
 
 static void map_origin(Map *map, Arena *scratch, const Tensor *tensor, Value *value)
 {

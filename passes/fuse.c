@@ -1,8 +1,8 @@
 /* Patterns that are one operator, with a gradient of its own; before autodiff.
  * does: recognises what exporters wrote out (GELU by erf and by tanh, LayerNormalization, RMSNormalization, x
- * sigmoid(x), x tanh(softplus(x)), hard swish, log of softmax) and training BatchNorm before an activation. Each is replaced
- * only when the operator has a row. needs: inferred shapes, newest forms. keeps: names of results that something else
- * reads. breaks: nothing; what the pattern leaves behind is dead and goes with pass_clean.
+ * sigmoid(x), x tanh(softplus(x)), hard swish, log of softmax) and training BatchNorm before an activation. Each is
+ * replaced only when the operator has a row. needs: inferred shapes, newest forms. keeps: names of results that
+ * something else reads. breaks: nothing; what the pattern leaves behind is dead and goes with pass_clean.
  *
  * A matcher starts at the one node that gives the pattern away (Erf, Sqrt, Sigmoid ...) and finds the rest around it.
  */
@@ -385,8 +385,7 @@ static Node *fuse_normalisation(const Fuser *f, Node *root)
     return node;
 }
 
-/* ---- BatchNorm in training, then an activation ---------------------------------------------------------------------
- */
+/* ---- BatchNorm in training, then an activation ------------------------------------------------------------------- */
 
 /* Bounds that zero lies between: padding channels stay zero. */
 static bool clip_bounds(const Node *clip, double *low, double *high)
@@ -412,8 +411,7 @@ static void fuse_batchnorm(Node *norm)
     double low = 0, high = 0;
     Node *activation = activation_of(norm->outputs[0]);
     bool clip = activation != NULL && node_is(activation, "Clip");
-    if (activation == NULL || node_attr(norm, "activation") != NULL ||
-        (clip && !clip_bounds(activation, &low, &high)))
+    if (activation == NULL || node_attr(norm, "activation") != NULL || (clip && !clip_bounds(activation, &low, &high)))
         return;
     Value *result = activation->outputs[0];
     node_set_string(norm, "activation", activation->op_type);
@@ -427,21 +425,15 @@ static void fuse_batchnorm(Node *norm)
     node_set_output(norm, 0, result);
 }
 
-/* ---- the walk -------------------------------------------------------------------------------------------------------
- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 static const struct Pattern {
     const char *start; /* the node that a match starts from, of the default domain */
     Node *(*fuse)(const Fuser *f, Node *start);
 } patterns[] = {
-    {"Erf", fuse_gelu_erf},
-    {"Tanh", fuse_gelu_tanh},
-    {"Sigmoid", fuse_swish},
-    {"Softplus", fuse_mish},
-    {"HardSigmoid", fuse_hard_swish},
-    {"Clip", fuse_hard_swish_clip},
-    {"Softmax", fuse_log_softmax},
-    {"Sqrt", fuse_normalisation},
+    {"Erf", fuse_gelu_erf},        {"Tanh", fuse_gelu_tanh},         {"Sigmoid", fuse_swish},
+    {"Softplus", fuse_mish},       {"HardSigmoid", fuse_hard_swish}, {"Clip", fuse_hard_swish_clip},
+    {"Softmax", fuse_log_softmax}, {"Sqrt", fuse_normalisation},
 };
 
 /* The walk goes on behind `node`, whatever a match took away around it. */

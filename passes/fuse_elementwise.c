@@ -3,8 +3,8 @@
  * one `Fused` node whose body holds them; the root's output stays. needs: inferred shapes; comes after autodiff, since
  * a fused node has no gradient. keeps: graph outputs and gradients with their names. breaks: nothing.
  *
- * Each node of a tree reads and writes whole tensors; the fused node reads each input once and writes once. Tensors of a few
- * numbers are left alone. */
+ * Each node of a tree reads and writes whole tensors; the fused node reads each input once and writes once. Tensors of
+ * a few numbers are left alone. */
 #include "passes/passes.h"
 
 enum { PARTS_MAX = 6, OPERANDS_MAX = 8, ELEMENTS_MIN = 1024 };

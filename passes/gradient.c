@@ -95,8 +95,7 @@ static bool is_ready(const Node *node)
     return ready;
 }
 
-/* ---- the function y(xs, zs) ----------------------------------------------------------------------------------------
- */
+/* ---- the function y(xs, zs) -------------------------------------------------------------------------------------- */
 
 static bool is_symbol(const Request *r, const Value *value)
 {
@@ -192,8 +191,7 @@ static Status write_again(Request *r, Builder *b)
     return status;
 }
 
-/* ---- its gradient ---------------------------------------------------------------------------------------------------
- */
+/* ---- its gradient ------------------------------------------------------------------------------------------------ */
 
 /* One number that pass_autodiff may start from, with a producer of its own. */
 static Value *as_loss(Builder *b, Value *y)

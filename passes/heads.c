@@ -176,7 +176,8 @@ static bool conv_match(const Node *node, const Weight *weight, Linear *linear)
     return true;
 }
 
-/* Products of quantised numbers: the operator whose place they take. Data, scale and zero point come before the weight. */
+/* Products of quantised numbers: the operator whose place they take. Data, scale and zero point come before the weight.
+ */
 static const char *product_of_quanta(const Node *node)
 {
     if (strcmp(node->domain, "com.microsoft") == 0 && strcmp(node->op_type, "QGemm") == 0)
@@ -208,7 +209,8 @@ static bool linear_match(const Node *node, Linear *linear)
         return dense_match(node, &weight, false, linear);
     if (microsoft && strcmp(node->op_type, "FusedMatMul") == 0)
         return node_int(node, "transA", 0) == 0 && dense_match(node, &weight, node_int(node, "transB", 0) != 0, linear);
-    if (node_is(node, "Conv") || (like != NULL && strcmp(like, "Conv") == 0) || (microsoft && strcmp(node->op_type, "FusedConv") == 0))
+    if (node_is(node, "Conv") || (like != NULL && strcmp(like, "Conv") == 0) ||
+        (microsoft && strcmp(node->op_type, "FusedConv") == 0))
         return conv_match(node, &weight, linear);
     return false;
 }
@@ -361,8 +363,7 @@ static bool is_pooled(const Value *value)
     return false;
 }
 
-/* ---- confidence ---------------------------------------------------------------------------------------------------
- */
+/* ---- confidence -------------------------------------------------------------------------------------------------- */
 
 /* Widths of feature maps are multiples of 8; the counts of the usual data sets are named. */
 static bool looks_like_classes(int64_t count)
@@ -444,8 +445,7 @@ static void head_rate(Head *head, const Walk *walk, const Linear *linear, const 
         rate(head, 0.4, arena_printf(arena, "'%s' also reads an input directly", head->output->name));
 }
 
-/* ---- candidates ----------------------------------------------------------------------------------------------------
- */
+/* ---- candidates -------------------------------------------------------------------------------------------------- */
 
 typedef struct Finder {
     Graph *graph;
@@ -585,8 +585,7 @@ Status heads_find(Model *document, HeadList *list, Error *err)
     return STATUS_OK;
 }
 
-/* ---- choosing ------------------------------------------------------------------------------------------------------
- */
+/* ---- choosing ---------------------------------------------------------------------------------------------------- */
 
 static void describe(const Head *head, size_t number, Str *out)
 {

@@ -11,7 +11,8 @@ enum { FOLD_LIMIT = 16 << 20 }; /* elements */
 
 /* ---- inputs ------------------------------------------------------------------------------------------------- */
 
-/* Searched from `at` on, around the end: callers mostly bind in the order of the inputs, and then the next one is it. */
+/* Searched from `at` on, around the end: callers mostly bind in the order of the inputs, and then the next one is it.
+ */
 static const Binding *binding_of_input(const Binding *bindings, size_t count, const char *name, size_t *at)
 {
     for (size_t k = 0; k < count; k++) {

@@ -94,8 +94,7 @@ static const char *scope_of(const Records *records, const Node *node)
     return slash == NULL ? "" : arena_strndup(records->arena, name, (size_t)(slash - name));
 }
 
-/* ---- values -------------------------------------------------------------------------------------------------------
- */
+/* ---- values ------------------------------------------------------------------------------------------------------ */
 
 static double element(const Tensor *tensor, int64_t i)
 {
@@ -178,7 +177,8 @@ static bool is_torch_literal(const Finder *f, const Readers *readers)
     return f->records.torchscript && value != NULL && value->producer != NULL && node_is(value->producer, "Constant");
 }
 
-/* The first operand of a matrix product with a constant: what a layer is given to begin with, such as a cell's first state. */
+/* The first operand of a matrix product with a constant: what a layer is given to begin with, such as a cell's first
+ * state. */
 static bool is_given(const Reader *reader)
 {
     const Value *other = node_input(reader->final.node, 1);

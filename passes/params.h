@@ -1,5 +1,5 @@
-/* How parameters are found (params.c), from what exporters write down of where tensors come from (provenance.c), and which
- * readers of equal numbers mean one parameter (ties.c). Private to these three files. */
+/* How parameters are found (params.c), from what exporters write down of where tensors come from (provenance.c), and
+ * which readers of equal numbers mean one parameter (ties.c). Private to these three files. */
 #ifndef REGRAFT_PASSES_PARAMS_H
 #define REGRAFT_PASSES_PARAMS_H
 
@@ -26,9 +26,9 @@ typedef struct Provenance {
 typedef struct Records {
     const Model *document;
     Arena *arena;
-    Map state;    /* name -> its place in the exported program's signature, from 1; empty without one */
-    Map kinds;    /* name -> "PARAMETER", "BUFFER", ... */
-    Map modules;  /* every module path that some kept name lies in */
+    Map state;        /* name -> its place in the exported program's signature, from 1; empty without one */
+    Map kinds;        /* name -> "PARAMETER", "BUFFER", ... */
+    Map modules;      /* every module path that some kept name lies in */
     bool torchscript; /* PyTorch's older exporter: names state alone plainly, merges nothing without an Identity */
 } Records;
 
@@ -37,8 +37,9 @@ void records_release(Records *records);
 Provenance provenance_of(const Records *records, const char *name);
 /* Called as exporters call what they compute: "val_12", "embedding_2", "onnx::Add_7". */
 bool name_is_generated(const Records *records, const char *name);
-/* The node's module as people write it: "layer4.1.conv2"; of name_scopes metadata, else of the folders of the node's name, where the
- * numbers that tell the calls of one module apart are dropped. *recorded: from metadata. "" when unknown or outermost. */
+/* The node's module as people write it: "layer4.1.conv2"; of name_scopes metadata, else of the folders of the node's
+ * name, where the numbers that tell the calls of one module apart are dropped. *recorded: from metadata. "" when
+ * unknown or outermost. */
 const char *module_of(const Records *records, const Node *node, bool *recorded);
 
 /* ---- ties.c ---------------------------------------------------------------------------------------------- */
@@ -63,15 +64,16 @@ typedef struct Reader {
     bool derived;      /* arithmetic lies between */
     const char *alias; /* name under which it is read: an Identity's output, else the tensor's */
     const char *module;
-    bool recorded;     /* module is from metadata */
-    bool counts;       /* as a parameter */
-    int parameter;     /* number of its ParamInfo, -1: none */
+    bool recorded; /* module is from metadata */
+    bool counts;   /* as a parameter */
+    int parameter; /* number of its ParamInfo, -1: none */
 } Reader;
 
 /* Do both readers of `tensor` (called `name`) mean one parameter? */
 bool readers_share(const Records *records, const Tensor *tensor, const char *name, const Reader *a, const Reader *b);
 bool tensor_is_uniform(const Tensor *tensor);
-/* Sets tied_to where two tensors of the list are copies of one parameter. `readers[i]` is the first reader of parameter i. */
+/* Sets tied_to where two tensors of the list are copies of one parameter. `readers[i]` is the first reader of parameter
+ * i. */
 void find_ties(const Records *records, ParamList *list, const Reader *readers);
 
 #endif

@@ -1,9 +1,9 @@
 /* What exporters write down of where a tensor comes from.
  *
  * PyTorch's dynamo exporter says it outright, in metadata: the exported program's signature lists every parameter and
- * buffer by name and in order, the value_info of an initializer says which it is, and what the optimizer folded says from
- * which tensors. Where that is missing, names are what is left: exporters keep the framework's names for state and make up
- * others, after the operator, for what they compute. */
+ * buffer by name and in order, the value_info of an initializer says which it is, and what the optimizer folded says
+ * from which tensors. Where that is missing, names are what is left: exporters keep the framework's names for state and
+ * make up others, after the operator, for what they compute. */
 #include <ctype.h>
 #include <string.h>
 
@@ -12,24 +12,91 @@
 /* ---- names ----------------------------------------------------------------------------------------------- */
 
 /* What torch's operators are called where ONNX has no operator of that name. */
-static const char *const torch_stems[] = {
-    "val",         "embedding",       "cat",        "view",       "_unsafe_view", "permute",
-    "select",      "index",           "arange",     "full",       "ones",         "zeros",
-    "tensor",      "clone",           "t",          "stack",      "getitem",      "outer",
-    "repeat",      "const",           "full_like",  "zeros_like", "ones_like",    "masked_fill",
-    "_to_copy",    "lift_fresh_copy", "to",         "tril",       "triu",         "rsqrt",
-    "clamp",       "clamp_min",       "clamp_max",  "expand_as",  "linear",       "mm",
-    "bmm",         "addmm",           "roll",       "flip",       "index_select", "slice_scatter",
-    "meshgrid",    "linspace",        "chunk",      "unbind",     "detach",       "alias",
-    "contiguous",  "type_as",         "view_as",    "unflatten",  "movedim",      "scalar_tensor",
-    "convolution", "select_scatter",  "broadcast_in_dim"};
+static const char *const torch_stems[] = {"val",
+                                          "embedding",
+                                          "cat",
+                                          "view",
+                                          "_unsafe_view",
+                                          "permute",
+                                          "select",
+                                          "index",
+                                          "arange",
+                                          "full",
+                                          "ones",
+                                          "zeros",
+                                          "tensor",
+                                          "clone",
+                                          "t",
+                                          "stack",
+                                          "getitem",
+                                          "outer",
+                                          "repeat",
+                                          "const",
+                                          "full_like",
+                                          "zeros_like",
+                                          "ones_like",
+                                          "masked_fill",
+                                          "_to_copy",
+                                          "lift_fresh_copy",
+                                          "to",
+                                          "tril",
+                                          "triu",
+                                          "rsqrt",
+                                          "clamp",
+                                          "clamp_min",
+                                          "clamp_max",
+                                          "expand_as",
+                                          "linear",
+                                          "mm",
+                                          "bmm",
+                                          "addmm",
+                                          "roll",
+                                          "flip",
+                                          "index_select",
+                                          "slice_scatter",
+                                          "meshgrid",
+                                          "linspace",
+                                          "chunk",
+                                          "unbind",
+                                          "detach",
+                                          "alias",
+                                          "contiguous",
+                                          "type_as",
+                                          "view_as",
+                                          "unflatten",
+                                          "movedim",
+                                          "scalar_tensor",
+                                          "convolution",
+                                          "select_scatter",
+                                          "broadcast_in_dim"};
 
 /* Those that only move elements. */
-static const char *const moving_stems[] = {
-    "val",        "view",    "_unsafe_view", "permute",  "t",         "transpose", "reshape", "unsqueeze",
-    "squeeze",    "flatten", "unflatten",    "expand",   "expand_as", "clone",     "detach",  "alias",
-    "contiguous", "to",      "_to_copy",     "identity", "movedim",   "lift_fresh_copy",      "type_as",
-    "view_as",    "repeat",  "broadcast_in_dim"};
+static const char *const moving_stems[] = {"val",
+                                           "view",
+                                           "_unsafe_view",
+                                           "permute",
+                                           "t",
+                                           "transpose",
+                                           "reshape",
+                                           "unsqueeze",
+                                           "squeeze",
+                                           "flatten",
+                                           "unflatten",
+                                           "expand",
+                                           "expand_as",
+                                           "clone",
+                                           "detach",
+                                           "alias",
+                                           "contiguous",
+                                           "to",
+                                           "_to_copy",
+                                           "identity",
+                                           "movedim",
+                                           "lift_fresh_copy",
+                                           "type_as",
+                                           "view_as",
+                                           "repeat",
+                                           "broadcast_in_dim"};
 
 static bool in_list(const char *const *list, size_t count, const char *text, size_t length)
 {
@@ -174,8 +241,7 @@ static Origin origin_of_kind(const char *kind)
 static const char *kind_of(const Records *records, const char *name)
 {
     const Value *value = graph_find(records->document->graph, name);
-    const char *kind =
-        value == NULL ? NULL : value_metadata(value, "pkg.torch.export.graph_signature.InputSpec.kind");
+    const char *kind = value == NULL ? NULL : value_metadata(value, "pkg.torch.export.graph_signature.InputSpec.kind");
     return kind != NULL ? kind : map_get(&records->kinds, name);
 }
 
@@ -183,8 +249,7 @@ static const char *kind_of(const Records *records, const char *name)
 static bool is_unlisted_state(const Records *records, const char *name)
 {
     const Value *value = graph_find(records->document->graph, name);
-    return records->state.live == 0 && (value == NULL || value->producer == NULL) &&
-           !name_is_generated(records, name);
+    return records->state.live == 0 && (value == NULL || value->producer == NULL) && !name_is_generated(records, name);
 }
 
 /* The list reads "['fc.weight', 'val_3']": everything on the way from what the program keeps. One parameter that was

@@ -1,4 +1,5 @@
-/* Inside of pass_recompute: the tables that recompute.c makes and recompute_choose.c decides on. Nobody else includes this. */
+/* Inside of pass_recompute: the tables that recompute.c makes and recompute_choose.c decides on. Nobody else includes
+ * this. */
 #ifndef REGRAFT_PASSES_RECOMPUTE_H
 #define REGRAFT_PASSES_RECOMPUTE_H
 
@@ -39,13 +40,14 @@ typedef struct Study {
     Place *places;          /* by Value.mark; 0: what takes no part */
     int *wanted;            /* scratch */
     Copy *made;
-    const Node **at;        /* what runs, by time */
-    size_t *change;         /* of live bytes, by time */
+    const Node **at; /* what runs, by time */
+    size_t *change;  /* of live bytes, by time */
 } Study;
 
 /* What happens, and the list of copies in `made`, when gradients read copies of every dropped place. */
 Schedule recompute_schedule(Study *study);
-/* Sets Place.dropped so that the peak fits at the least cost; false: it does not fit, and the smallest peak found is set. */
+/* Sets Place.dropped so that the peak fits at the least cost; false: it does not fit, and the smallest peak found is
+ * set. */
 bool recompute_choose(Study *study, size_t target);
 
 #endif

@@ -37,8 +37,8 @@ bool operand_ints(const Value *value, Arena *arena, int64_t **values, size_t *co
 
 /* cut.c: nodes that the outputs need now, in `nodes` (room for all of the graph). */
 size_t graph_needed(Graph *graph, Node **nodes);
-/* cut.c: removes those of `nodes` that the outputs do not need any more, initializers that only they read, and inputs too
- * unless keep_inputs. */
+/* cut.c: removes those of `nodes` that the outputs do not need any more, initializers that only they read, and inputs
+ * too unless keep_inputs. */
 void graph_drop_unneeded(Graph *graph, Node *const *nodes, size_t count, bool keep_inputs);
 /* cut.c: metadata that names or counts classes goes, whoever wrote it (hazard 33). */
 void metadata_drop_classes(Model *document);

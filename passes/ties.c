@@ -5,8 +5,8 @@
  * them: fresh scales and biases, layers that started as copies. And they take a tie apart again when they fold the
  * transposition of a weight, once for each reader. What tells them apart, in this order:
  *
- *   1. names that the exporter kept: TorchScript leaves an Identity with the merged parameter's own name behind; dynamo's
- *      signature lists every parameter, of which a tie keeps the last and a merger the first;
+ *   1. names that the exporter kept: TorchScript leaves an Identity with the merged parameter's own name behind;
+ * dynamo's signature lists every parameter, of which a tie keeps the last and a merger the first;
  *   2. the module that reads: readers in one module are calls of it, and its parameter is one;
  *   3. the company: a layer that started as a copy equals the other in all its tensors, a tied weight has its own bias;
  *   4. the numbers: no two parameters that were ever trained are equal by chance, unless all their elements are. */
@@ -16,7 +16,7 @@
 #include "passes/params.h"
 
 enum {
-    TIE_ELEMENTS = 1024,  /* smaller transposed copies without any record are coincidences */
+    TIE_ELEMENTS = 1024,   /* smaller transposed copies without any record are coincidences */
     MERGE_ELEMENTS = 1024, /* dynamo merges equal initializers up to this size */
     TIE_WINDOW = 8
 };
@@ -35,8 +35,7 @@ bool tensor_is_uniform(const Tensor *tensor)
 static size_t place_in_module(const Records *records, const Reader *reader, const char *owner)
 {
     const char *dot = strrchr(owner, '.'), *leaf = dot == NULL ? owner : dot + 1;
-    const char *name =
-        reader->module[0] == '\0' ? leaf : arena_printf(records->arena, "%s.%s", reader->module, leaf);
+    const char *name = reader->module[0] == '\0' ? leaf : arena_printf(records->arena, "%s.%s", reader->module, leaf);
     return (size_t)(uintptr_t)map_get(&records->state, name);
 }
 
@@ -207,8 +206,8 @@ static bool same_source(const Records *records, const char *a, const char *b, bo
     return *known && strcmp(from_a.source, from_b.source) == 0;
 }
 
-/* Equal tensors under two names. Two kept names are two parameters; a copy that the exporter made belongs to the module that
- * reads it. */
+/* Equal tensors under two names. Two kept names are two parameters; a copy that the exporter made belongs to the module
+ * that reads it. */
 static bool copy_is_tied(const Records *records, const ParamInfo *a, const ParamInfo *b, const Reader *reader_a,
                          const Reader *reader_b)
 {
@@ -241,8 +240,8 @@ static bool is_tied(const Records *records, const ParamInfo *a, const ParamInfo 
     return *transposed && transposed_is_tied(records, a, b);
 }
 
-/* What a tensor has in common with its copies, as they are or transposed, and with few others: type, size, and the first
- * elements, of a matrix those of the diagonal. Cheap, so that gigabytes of weights are not read for it. */
+/* What a tensor has in common with its copies, as they are or transposed, and with few others: type, size, and the
+ * first elements, of a matrix those of the diagonal. Cheap, so that gigabytes of weights are not read for it. */
 static uint64_t tie_hash(const Tensor *tensor)
 {
     bool matrix = tensor->rank == 2;
@@ -272,8 +271,8 @@ static int compare_candidates(const void *a, const void *b)
     return (x->index > y->index) - (x->index < y->index);
 }
 
-/* Parameters of one hash are compared, each with the TIE_WINDOW before it: what exporters take apart has a few copies, and models of
- * many parameters cost no more than their number. */
+/* Parameters of one hash are compared, each with the TIE_WINDOW before it: what exporters take apart has a few copies,
+ * and models of many parameters cost no more than their number. */
 void find_ties(const Records *records, ParamList *list, const Reader *readers)
 {
     Candidate *candidates = arena_array(records->arena, Candidate, list->count + 1);
@@ -286,9 +285,8 @@ void find_ties(const Records *records, ParamList *list, const Reader *readers)
         ParamInfo *info = &list->items[candidates[i].index];
         for (size_t k = i - first > TIE_WINDOW ? i - TIE_WINDOW : first; k < i && info->tied_to < 0; k++) {
             size_t earlier = candidates[k].index;
-            if (list->items[earlier].tied_to < 0 &&
-                is_tied(records, &list->items[earlier], info, &readers[earlier], &readers[candidates[i].index],
-                        &info->transposed))
+            if (list->items[earlier].tied_to < 0 && is_tied(records, &list->items[earlier], info, &readers[earlier],
+                                                            &readers[candidates[i].index], &info->transposed))
                 info->tied_to = (int)earlier;
         }
         info->transposed = info->transposed && info->tied_to >= 0;

@@ -134,8 +134,7 @@ static Status promote_floats(Graph *graph, Error *err)
     return STATUS_OK;
 }
 
-/* ---- parameters ----------------------------------------------------------------------------------------------------
- */
+/* ---- parameters -------------------------------------------------------------------------------------------------- */
 
 static void become_parameter(Value *value, int index)
 {
@@ -276,8 +275,7 @@ static Status mark_parameters(Graph *graph, const ParamList *list, Error *err)
     return STATUS_OK;
 }
 
-/* ---- BatchNorm and Dropout
- * ------------------------------------------------------------------------------------------- */
+/* ---- BatchNorm and Dropout --------------------------------------------------------------------------------------- */
 
 static bool is_parameter(const Value *value)
 {
@@ -344,8 +342,7 @@ static void settle_modes(Graph *graph, bool training)
     }
 }
 
-/* ---- the list
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the list ---------------------------------------------------------------------------------------------------- */
 
 static Status append_gradients(Graph *graph, const WorkingOptions *options, Value *loss, Error *err)
 {
@@ -427,8 +424,7 @@ Status working_build(Model *document, const WorkingOptions *options, Model **wor
     return status;
 }
 
-/* ---- the frozen part
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the frozen part --------------------------------------------------------------------------------------------- */
 
 /* Node.mark: 1 after a trainable parameter, 2 before any but after an input, 0 constants only. */
 static void mark_sides(Graph *graph)

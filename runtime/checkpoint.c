@@ -77,8 +77,7 @@ Status checkpoint_write(const char *path, const ParamStore *store, const float *
     return status;
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
 
 typedef struct Difference {
     int before, now; /* lengths */

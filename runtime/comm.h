@@ -1,7 +1,9 @@
-/* Several processes that train one model: who I am among them, sums over all of them, news from one to all. The only interface that
- * knows how they talk: comm_mpi.c (where the build found MPI) or comm_none.c stands behind it. A NULL Comm is one process alone.
+/* Several processes that train one model: who I am among them, sums over all of them, news from one to all. The only
+ * interface that knows how they talk: comm_mpi.c (where the build found MPI) or comm_none.c stands behind it. A NULL
+ * Comm is one process alone.
  *
- * Calls are collective: every rank makes the same ones in the same order. A rank that is lost, or calls comm_abort, ends all. */
+ * Calls are collective: every rank makes the same ones in the same order. A rank that is lost, or calls comm_abort,
+ * ends all. */
 #ifndef REGRAFT_RUNTIME_COMM_H
 #define REGRAFT_RUNTIME_COMM_H
 
@@ -20,7 +22,7 @@ void comm_close(Comm *comm);
 /* Ends every rank with this exit code; does not return when there are others. */
 void comm_abort(Comm *comm, int code);
 
-int comm_rank(const Comm *comm);  /* from 0 */
+int comm_rank(const Comm *comm); /* from 0 */
 int comm_size(const Comm *comm);
 int comm_local_size(const Comm *comm); /* ranks on this machine: they share its processors */
 

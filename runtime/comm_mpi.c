@@ -1,5 +1,5 @@
-/* comm.h over MPI 3. One thread talks (MPI_THREAD_FUNNELED); errors of the library end the job, which is its default and what a
- * lost rank is to do. Counts of MPI are int, so that large blocks go in pieces. */
+/* comm.h over MPI 3. One thread talks (MPI_THREAD_FUNNELED); errors of the library end the job, which is its default
+ * and what a lost rank is to do. Counts of MPI are int, so that large blocks go in pieces. */
 #include "runtime/comm.h"
 
 #include <mpi.h>

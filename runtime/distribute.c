@@ -1,7 +1,7 @@
-/* Data-parallel training. The gradient block is cut into buckets of neighbouring parameters. A plan knows the last step that
- * writes each gradient, so a bucket's sum over ranks starts right behind the last step of its parameters, weighted by this
- * rank's part of the batch, and travels while earlier layers are still being differentiated. Buckets start in one order on
- * every rank, from the end of the block (the layers that backward reaches first) to its begin. */
+/* Data-parallel training. The gradient block is cut into buckets of neighbouring parameters. A plan knows the last step
+ * that writes each gradient, so a bucket's sum over ranks starts right behind the last step of its parameters, weighted
+ * by this rank's part of the batch, and travels while earlier layers are still being differentiated. Buckets start in
+ * one order on every rank, from the end of the block (the layers that backward reaches first) to its begin. */
 #include "runtime/distribute.h"
 
 #include <math.h>
@@ -23,7 +23,7 @@ struct Distribution {
     ParamStore *store;
     Bucket *buckets; /* in the order of starting */
     size_t bucket_count, started;
-    float *sum;       /* earlier parts of an accumulated batch */
+    float *sum; /* earlier parts of an accumulated batch */
     bool has_sum, laid_out;
     float weight;
     Status status; /* of the sums started so far */

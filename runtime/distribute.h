@@ -1,4 +1,5 @@
-/* One batch on several ranks: each runs its part, and the gradients are summed while the rest of the backward pass still runs. */
+/* One batch on several ranks: each runs its part, and the gradients are summed while the rest of the backward pass
+ * still runs. */
 #ifndef REGRAFT_RUNTIME_DISTRIBUTE_H
 #define REGRAFT_RUNTIME_DISTRIBUTE_H
 
@@ -19,11 +20,11 @@ Status share_of(Comm *comm, const LossSpec *losses, size_t loss_count, const Bat
 /* `comm` and `store` must outlive it. */
 Status distribution_new(Comm *comm, ParamStore *store, Distribution **distribution, Error *err);
 void distribution_free(Distribution *distribution);
-/* plan_run on this rank's part (NULL: it has none), and store->gradient becomes the weighted sum over ranks. With `overlap` that
- * happens bucket by bucket as soon as gradients are final; without, the weighted gradient is added to what earlier parts of
- * an accumulated batch left, and distribution_reduce sums it over ranks. */
-Status distribution_run(Distribution *distribution, Plan *plan, uint64_t seed, uint64_t step, double weight, bool overlap,
-                        Error *err);
+/* plan_run on this rank's part (NULL: it has none), and store->gradient becomes the weighted sum over ranks. With
+ * `overlap` that happens bucket by bucket as soon as gradients are final; without, the weighted gradient is added to
+ * what earlier parts of an accumulated batch left, and distribution_reduce sums it over ranks. */
+Status distribution_run(Distribution *distribution, Plan *plan, uint64_t seed, uint64_t step, double weight,
+                        bool overlap, Error *err);
 Status distribution_reduce(Distribution *distribution, Error *err);
 /* Running statistics become the mean over ranks: each has seen its own part of every batch. */
 Status distribution_mean_statistics(Distribution *distribution, Error *err);

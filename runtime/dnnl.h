@@ -1,5 +1,5 @@
-/* oneDNN 2.6 and 3.x behind one spelling: that of 3.x. The only files that see the library's headers are this one's users
- * in runtime/. On 2.6 the missing functions are supplied here as static inlines; nothing of that runs in a step.
+/* oneDNN 2.6 and 3.x behind one spelling: that of 3.x. The only files that see the library's headers are this one's
+ * users in runtime/. On 2.6 the missing functions are supplied here as static inlines; nothing of that runs in a step.
  *
  * Memory descriptors are handles (dnnl_md) on both. Everything created here is released by its owner: descriptors with
  * dnnl_memory_desc_destroy, calls with dnnl_call_free. */
@@ -27,8 +27,8 @@ typedef struct DnnlEngine {
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     dnnl_primitive_attr_t user_scratchpad; /* attribute with user scratchpad mode and nothing else */
-    int block;           /* channels a block in the precision asked for: 16 or 8; 0 when the library prefers nhwc */
-    const char *isa;     /* "avx512_core", for people */
+    int block;       /* channels a block in the precision asked for: 16 or 8; 0 when the library prefers nhwc */
+    const char *isa; /* "avx512_core", for people */
 } DnnlEngine;
 
 /* `dtype`: what convolutions will compute in, DTYPE_F32 or DTYPE_BF16. */

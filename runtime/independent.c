@@ -1,7 +1,7 @@
 /* Whether the samples of a batch are computed apart from each other: what passes/batch.c has to show for its rewriting.
  *
- * At a batch of 1 several places in a shape can hold the batch, and a wrong one would still fit while it mixes samples. So the model
- * runs on two batches apart and on both together; the outputs must be the same. */
+ * At a batch of 1 several places in a shape can hold the batch, and a wrong one would still fit while it mixes samples.
+ * So the model runs on two batches apart and on both together; the outputs must be the same. */
 #include <math.h>
 #include <string.h>
 

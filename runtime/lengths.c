@@ -51,8 +51,7 @@ static Array row_array(const Rows *rows)
                    .data = rows->row};
 }
 
-/* ---- the mask ------------------------------------------------------------------------------------------------------
- */
+/* ---- the mask ---------------------------------------------------------------------------------------------------- */
 
 static int find_mask(const Dataset *set)
 {
@@ -95,8 +94,7 @@ static Status measure(const Dataset *set, int mask, Lengths *lengths, const char
     return lengths->of == NULL ? fail(err, STATUS_ENVIRONMENT, "no memory for %zu lengths", count) : STATUS_OK;
 }
 
-/* ---- what may be cut
- * --------------------------------------------------------------------------------------------------- */
+/* ---- what may be cut --------------------------------------------------------------------------------------------- */
 
 /* Is what lies behind the lengths one value in all samples? `ignored` (may be NULL): it must be that one. */
 static Status is_padding(const Dataset *set, bool target, int index, const Lengths *lengths, const int64_t *ignored,

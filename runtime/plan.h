@@ -15,8 +15,8 @@ typedef struct Home {
     const Value *value;
     Slot *slots[HOME_VARIANTS];
     int count;
-    int uses;   /* by nodes not planned yet, and as an output */
-    bool exact; /* f32 in any plan: it leaves the graph, or becomes the gradient of a parameter */
+    int uses;                    /* by nodes not planned yet, and as an output */
+    bool exact;                  /* f32 in any plan: it leaves the graph, or becomes the gradient of a parameter */
     struct Delivery *deliveries; /* parameters whose gradient this is */
 } Home;
 
@@ -71,11 +71,12 @@ struct Plan {
     size_t scratch_bytes;
     PlanBill bill;
     uint64_t seed, step;
-    size_t runs; /* that ended well */
+    size_t runs;  /* that ended well */
     bool adding;  /* the run in progress adds its gradients */
     float weight; /* of this run's gradients */
-    size_t delivered; /* gradients that a run writes: the store's others are zero (a task does not reach another's head) */
-    int status;  /* of prepare: kernel_* calls that cannot fail in their signature leave it here */
+    size_t
+        delivered; /* gradients that a run writes: the store's others are zero (a task does not reach another's head) */
+    int status;    /* of prepare: kernel_* calls that cannot fail in their signature leave it here */
     Error *err;
     bool placed;
 };

@@ -343,8 +343,7 @@ static Status choose_penalty(const Problem *all, uint64_t seed, Lbfgs *l, Probe 
     return status;
 }
 
-/* ---- the probe ------------------------------------------------------------------------------------------------------
- */
+/* ---- the probe --------------------------------------------------------------------------------------------------- */
 
 /* w_c z + b_c with z = (x - mean) scale  is  (w_c scale) x + (b_c - sum w_c scale mean) */
 static void fold_scaling(Probe *probe, const float *x, const double *mean, const double *scale)

@@ -5,7 +5,8 @@
 
 #include "runtime/train.h"
 
-/* A label that is nowhere, or everywhere, has nothing to learn from features: its odds, counted with half a sample on either side. */
+/* A label that is nowhere, or everywhere, has nothing to learn from features: its odds, counted with half a sample on
+ * either side. */
 static void fit_constant(Probe *probe, size_t label, size_t positives, size_t count)
 {
     double odds = ((double)positives + 0.5) / ((double)(count - positives) + 0.5);

@@ -118,8 +118,7 @@ static Status read_set(Case *c, int set, Error *err)
     return check_files(c, set, "output_", c->expected, graph->output_count, err);
 }
 
-/* ---- comparing ----------------------------------------------------------------------------------------------------
- */
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
 
 /* The first thing that differs, and the largest difference. */
 static void differ(Case *c, const char *engine, size_t output, const char *format, ...)
@@ -231,8 +230,7 @@ static void compare(Case *c, const char *engine, size_t output, const Array *fou
         compare_numbers(c, engine, output, found, expected);
 }
 
-/* ---- running --------------------------------------------------------------------------------------------------------
- */
+/* ---- running ----------------------------------------------------------------------------------------------------- */
 
 static bool draws(const Graph *graph)
 {
@@ -329,8 +327,7 @@ Status suite_run(const char *folder, SuiteResult *result, Error *err)
     return STATUS_OK;
 }
 
-/* ---- finding cases
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- finding cases ----------------------------------------------------------------------------------------------- */
 
 typedef struct FolderList {
     char **items;

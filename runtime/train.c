@@ -37,8 +37,7 @@ static Status check_types(const PlanEntry *entry, const Batch *batch, Error *err
     return STATUS_OK;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------
- */
+/* ---- life -------------------------------------------------------------------------------------------------------- */
 
 static void set_decay(Trainer *trainer)
 {
@@ -133,8 +132,7 @@ uint64_t trainer_best_epoch(const Trainer *trainer)
     return trainer->position.best_epoch;
 }
 
-/* ---- the best epoch
- * -------------------------------------------------------------------------------------------------- */
+/* ---- the best epoch ---------------------------------------------------------------------------------------------- */
 
 static size_t state_floats(const ParamStore *store)
 {
@@ -202,8 +200,7 @@ uint64_t trainer_epoch(const Trainer *trainer)
     return trainer->position.epoch;
 }
 
-/* ---- evaluation
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- evaluation -------------------------------------------------------------------------------------------------- */
 
 typedef struct Collect {
     float *rows; /* [count, width] in order of ids */
@@ -391,8 +388,7 @@ Status trainer_score(Trainer *trainer, Source *source, TargetScore *scores, doub
     return STATUS_OK;
 }
 
-/* ---- training
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- training ---------------------------------------------------------------------------------------------------- */
 
 static void emit(const Trainer *trainer, const TrainEvent *event)
 {
@@ -445,8 +441,8 @@ static void average_gradient(ParamStore *store, size_t parts)
         store->gradient[i] *= scale;
 }
 
-/* An update of several runs is summed over processes when all of them are done. With a limit on memory each process may run its
- * batch in another number of parts. */
+/* An update of several runs is summed over processes when all of them are done. With a limit on memory each process may
+ * run its batch in another number of parts. */
 static bool sums_late(const Trainer *trainer)
 {
     return trainer->options.accumulate > 1 || trainer->options.memory > 0;

@@ -17,8 +17,8 @@ enum { SOURCE_MAX = 16 }; /* inputs or targets of one model */
 
 /* ---- source.c: batches --------------------------------------------------------------------------------------- */
 
-/* One batch: tensors by position of the document's graph inputs, then targets by position of the losses. Row-major; the first dim of each
- * is `size`. Valid until the next call. */
+/* One batch: tensors by position of the document's graph inputs, then targets by position of the losses. Row-major; the
+ * first dim of each is `size`. Valid until the next call. */
 typedef struct Batch {
     size_t size;
     int input_count, target_count;
@@ -39,7 +39,8 @@ struct Source {
     Status (*next)(Source *source, Batch *batch, Error *err);
 };
 
-/* Arrays in memory as a source: `inputs[i]` holds count rows of row_types[i] (first dim is the batch, ignored). Borrowed. */
+/* Arrays in memory as a source: `inputs[i]` holds count rows of row_types[i] (first dim is the batch, ignored).
+ * Borrowed. */
 typedef struct ArraySource {
     Source source;
     int input_count, target_count;
@@ -54,10 +55,11 @@ typedef struct ArraySource {
 Status array_source_init(ArraySource *source, size_t count, Error *err); /* then set the fields; start is checked */
 void array_source_release(ArraySource *source);
 
-/* ---- task_source.c: several sources, one a loss ------------------------------------------------------------------- */
+/* ---- task_source.c: several sources, one a loss ------------------------------------------------------------------ */
 
-/* Tasks that share a trunk, each with data of its own: source i has the target of loss i. In training a round is one batch of each, and a pass has as
- * many rounds as the longest source has batches; shorter ones begin anew, shuffled differently. Otherwise one source after the other. */
+/* Tasks that share a trunk, each with data of its own: source i has the target of loss i. In training a round is one
+ * batch of each, and a pass has as many rounds as the longest source has batches; shorter ones begin anew, shuffled
+ * differently. Otherwise one source after the other. */
 typedef struct TaskSource {
     Source source;
     Source *tasks[SOURCE_MAX]; /* borrowed; NULL: this task has no such part */
@@ -70,7 +72,7 @@ typedef struct TaskSource {
 
 Status task_source_init(TaskSource *source, Source *const *tasks, size_t count, Error *err);
 
-/* ---- dataset_source.c: data/ as a source -------------------------------------------------------------------------- */
+/* ---- dataset_source.c: data/ as a source ------------------------------------------------------------------------- */
 
 typedef struct DatasetSource {
     Source source;
@@ -78,20 +80,20 @@ typedef struct DatasetSource {
     PictureSpec picture;
     const Lengths *lengths; /* as in the options */
     Loader *loader;
-    bool unlabelled; /* batches without targets */
+    bool unlabelled;                    /* batches without targets */
     bool (*interrupted)(void *context); /* asked before every batch; NULL: never */
 } DatasetSource;
 
-Status dataset_source_init(DatasetSource *source, const Dataset *set, const PictureSpec *picture, const LoaderOptions *options,
-                           Error *err);
+Status dataset_source_init(DatasetSource *source, const Dataset *set, const PictureSpec *picture,
+                           const LoaderOptions *options, Error *err);
 void dataset_source_release(DatasetSource *source);
 
-/* ---- lengths.c: sequences that need not be padded as far as the file pads them ------------------------------------ */
+/* ---- lengths.c: sequences that need not be padded as far as the file pads them ----------------------------------- */
 
-/* The length of every sample by the mask among the inputs (an input called ...mask..., [T] ones, then zeros), and which fields may be
- * cut: those that hold one and the same value wherever the mask has ended, of inputs whose second dim the model leaves open.
- * `losses`: a target that follows the length may only be cut where what is cut is ignored. `of` is NULL when nothing may be cut; `why`
- * (may be NULL) then says why, or is NULL where there is no mask at all. */
+/* The length of every sample by the mask among the inputs (an input called ...mask..., [T] ones, then zeros), and which
+ * fields may be cut: those that hold one and the same value wherever the mask has ended, of inputs whose second dim the
+ * model leaves open. `losses`: a target that follows the length may only be cut where what is cut is ignored. `of` is
+ * NULL when nothing may be cut; `why` (may be NULL) then says why, or is NULL where there is no mask at all. */
 Status lengths_find(const Dataset *set, Model *document, const LossSpec *losses, size_t loss_count, Lengths *lengths,
                     const char **why, Error *err);
 void lengths_release(Lengths *lengths);
@@ -100,15 +102,16 @@ void lengths_release(Lengths *lengths);
 
 typedef struct Metrics {
     size_t count, classes;
-    double loss, accuracy;      /* accuracy: NaN when targets are not classes */
-    double auc;                 /* two classes; else NaN */
+    double loss, accuracy; /* accuracy: NaN when targets are not classes */
+    double auc;            /* two classes; else NaN */
     double macro_f1;
-    size_t *confusion;          /* [classes][classes]: rows truth, columns prediction */
+    size_t *confusion;               /* [classes][classes]: rows truth, columns prediction */
     double *precision, *recall, *f1; /* [classes] */
 } Metrics;
 
 /* `logits` [count, classes] and int64 `labels`; a label outside (ignore_index) is skipped. */
-Status metrics_classes(const float *logits, const int64_t *labels, size_t count, size_t classes, Metrics *metrics, Error *err);
+Status metrics_classes(const float *logits, const int64_t *labels, size_t count, size_t classes, Metrics *metrics,
+                       Error *err);
 void metrics_release(Metrics *metrics);
 /* Area under the ROC curve by ranks, ties counted half (Mann and Whitney 1947); NaN when a class is missing. */
 double metrics_auc(const double *scores, const int64_t *labels, size_t count);
@@ -122,8 +125,8 @@ typedef struct ColumnMetrics {
     size_t positives;
 } ColumnMetrics;
 
-/* `rows` and `targets` [count, width]; a label is found where its score is above `border`. `columns` [width]; `mean` over those where a
- * figure is known (precision, recall and F1: over labels that occur). */
+/* `rows` and `targets` [count, width]; a label is found where its score is above `border`. `columns` [width]; `mean`
+ * over those where a figure is known (precision, recall and F1: over labels that occur). */
 Status metrics_columns(const float *rows, const float *targets, size_t count, size_t width, bool labels, double border,
                        ColumnMetrics *columns, ColumnMetrics *mean, Error *err);
 
@@ -137,42 +140,43 @@ OutputForm output_form(const Graph *graph, size_t index); /* of a document's out
 typedef struct Tally { /* sums over the batches of one target; zero to begin with */
     LossKind kind;
     double loss, weight, absolute, squared;
-    size_t right, counted;                  /* classes, and yes-or-no labels */
+    size_t right, counted;                     /* classes, and yes-or-no labels */
     size_t classes, *both, *truth, *predicted; /* [classes], of scores at positions in space; else NULL */
 } Tally;
 
-typedef struct TargetScore { /* NaN: does not apply */
-    double loss, accuracy;   /* accuracy: of samples, tokens, pixels or labels that count */
-    double mean_iou;         /* of scores at positions in space */
+typedef struct TargetScore {              /* NaN: does not apply */
+    double loss, accuracy;                /* accuracy: of samples, tokens, pixels or labels that count */
+    double mean_iou;                      /* of scores at positions in space */
     double absolute_error, squared_error; /* means, of numbers to be met */
 } TargetScore;
 
 /* `out`: the output that the loss reads, row-major; `target` as in a Batch. */
-Status tally_add(Tally *tally, const LossSpec *spec, const float *out, const Type *type, OutputForm form, const void *target,
-                 Error *err);
+Status tally_add(Tally *tally, const LossSpec *spec, const float *out, const Type *type, OutputForm form,
+                 const void *target, Error *err);
 TargetScore tally_score(const Tally *tally);
 void tally_release(Tally *tally);
 
 /* ---- probe.c: a linear head on features ------------------------------------------------------------------------ */
 
-/* Multinomial logistic regression on standardised features by L-BFGS; the standardisation is folded into weight [classes, width]
- * and bias [classes]. The penalty is chosen from a grid by stratified cross-validation (or is `penalty` when >= 0). */
+/* Multinomial logistic regression on standardised features by L-BFGS; the standardisation is folded into weight
+ * [classes, width] and bias [classes]. The penalty is chosen from a grid by stratified cross-validation (or is
+ * `penalty` when >= 0). */
 typedef struct Probe {
     size_t width, classes;
     float *weight, *bias;
     double penalty, accuracy, loss; /* accuracy and mean log loss: of the cross-validation */
 } Probe;
 
-Status probe_fit(const float *features, const int64_t *labels, size_t count, size_t width, size_t classes, double penalty,
-                 const float *class_weights, uint64_t seed, Probe *probe, Error *err);
-/* Several labels a sample: `targets` [count, labels] of 0 and 1, for each a regression of its own; `probe->classes` is the number of
- * labels, accuracy and loss are means over them. */
-Status probe_fit_labels(const float *features, const float *targets, size_t count, size_t width, size_t labels, uint64_t seed,
-                        Probe *probe, Error *err);
+Status probe_fit(const float *features, const int64_t *labels, size_t count, size_t width, size_t classes,
+                 double penalty, const float *class_weights, uint64_t seed, Probe *probe, Error *err);
+/* Several labels a sample: `targets` [count, labels] of 0 and 1, for each a regression of its own; `probe->classes` is
+ * the number of labels, accuracy and loss are means over them. */
+Status probe_fit_labels(const float *features, const float *targets, size_t count, size_t width, size_t labels,
+                        uint64_t seed, Probe *probe, Error *err);
 void probe_release(Probe *probe);
 void probe_predict(const Probe *probe, const float *features, size_t count, float *logits);
 
-/* ---- recipe.c: what `tune` does on its own --------------------------------------------------------------------------- */
+/* ---- recipe.c: what `tune` does on its own ----------------------------------------------------------------------- */
 
 typedef struct PresetScore {
     const PicturePreset *preset;
@@ -181,22 +185,23 @@ typedef struct PresetScore {
 
 enum { PRESETS_MAX = 16 };
 
-/* Which of the usual preprocessings the trunk was trained with: each is scored by a probe on the features of at most `samples` training
- * pictures; `scores` (by preset, *count of them) and the index of the best. `spec` gives size and layout. */
+/* Which of the usual preprocessings the trunk was trained with: each is scored by a probe on the features of at most
+ * `samples` training pictures; `scores` (by preset, *count of them) and the index of the best. `spec` gives size and
+ * layout. */
 Status recipe_find_preset(Model *document, const ParamList *head, const Dataset *train, const PictureSpec *spec,
                           size_t samples, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
                           size_t *best, Error *err);
 
-/* Fits a linear head to cached features and writes it into the document's tensors. Needs cache->linear. Float targets are labels of 0 and
- * 1, `classes` of them. */
+/* Fits a linear head to cached features and writes it into the document's tensors. Needs cache->linear. Float targets
+ * are labels of 0 and 1, `classes` of them. */
 Status recipe_fit_head(Model *document, const ParamList *head, const FeatureCache *cache, size_t classes,
                        const float *class_weights, uint64_t seed, Probe *probe, Error *err);
 
 /* Weights that make every class count alike: count / (classes * n_c); `weights` [classes]. */
 void recipe_balance(const size_t *counts, size_t classes, float *weights);
 
-/* Fresh values for every parameter of `params` that is trainable, as PyTorch initialises such layers (uniform within 1/sqrt(fan in); norms 1
- * and 0): training from scratch, for comparison. */
+/* Fresh values for every parameter of `params` that is trainable, as PyTorch initialises such layers (uniform within
+ * 1/sqrt(fan in); norms 1 and 0): training from scratch, for comparison. */
 Status recipe_reinitialise(Model *document, const ParamList *params, uint64_t seed, Error *err);
 
 /* ---- train.c: the loop ------------------------------------------------------------------------------------------- */
@@ -205,14 +210,14 @@ typedef enum TrainEventKind { EVENT_STEP, EVENT_EPOCH, EVENT_BEST, EVENT_PHASE, 
 
 typedef struct TrainEvent {
     TrainEventKind kind;
-    uint64_t epoch, epochs, step, steps; /* step: updates so far; steps: in all */
-    double loss, lr, norm;               /* EVENT_STEP: of this batch */
+    uint64_t epoch, epochs, step, steps;                                /* step: updates so far; steps: in all */
+    double loss, lr, norm;                                              /* EVENT_STEP: of this batch */
     double train_loss, train_accuracy, val_loss, val_accuracy, val_auc; /* EVENT_EPOCH; NaN when not measured */
-    const TargetScore *targets;          /* EVENT_EPOCH: of the validation data, one a loss; NULL: there is none */
-    const char *const *target_names;     /* as in the options */
+    const TargetScore *targets;      /* EVENT_EPOCH: of the validation data, one a loss; NULL: there is none */
+    const char *const *target_names; /* as in the options */
     size_t target_count;
     double seconds, images_per_second, seconds_left;
-    const char *phase;                   /* "features", "probe", "tune" */
+    const char *phase; /* "features", "probe", "tune" */
 } TrainEvent;
 
 /* Bytes that a training run takes. `others`: the best epoch kept, a checkpoint on its way, batches, fixed numbers. */
@@ -228,23 +233,24 @@ typedef struct TrainOptions {
     OptimizerSpec optimizer;
     ScheduleSpec schedule; /* total 0: filled in from epochs */
     uint64_t epochs, seed;
-    size_t batch, accumulate; /* accumulate: batches an update */
-    bool sum_parts;           /* the gradient of an update is the sum of its batches' (tasks), not the mean */
+    size_t batch, accumulate;        /* accumulate: batches an update */
+    bool sum_parts;                  /* the gradient of an update is the sum of its batches' (tasks), not the mean */
     const char *const *target_names; /* for people, one a loss; NULL: none */
-    uint64_t patience;        /* epochs without a better validation loss before stopping; 0: never */
-    bool keep_best;           /* put the best epoch's parameters back at the end (needs a validation source) */
-    bool by_accuracy;         /* best means accuracy, ties by loss; else loss alone */
-    Comm *comm; /* processes that train together; NULL: alone */
+    uint64_t patience;               /* epochs without a better validation loss before stopping; 0: never */
+    bool keep_best;                  /* put the best epoch's parameters back at the end (needs a validation source) */
+    bool by_accuracy;                /* best means accuracy, ties by loss; else loss alone */
+    Comm *comm;                      /* processes that train together; NULL: alone */
     bool plain_only;
-    bool profile;             /* time every step: see trainer_profile */
-    Precision precision;      /* of training steps; evaluation is f32, as what is exported computes */
-    bool winograd;            /* of training steps: PlanOptions.winograd */
-    bool no_decay_1d;         /* biases and norms are not decayed */
-    const char *checkpoint;   /* path written after every epoch and on interruption; NULL: none */
-    double diverged_factor;   /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
+    bool profile;           /* time every step: see trainer_profile */
+    Precision precision;    /* of training steps; evaluation is f32, as what is exported computes */
+    bool winograd;          /* of training steps: PlanOptions.winograd */
+    bool no_decay_1d;       /* biases and norms are not decayed */
+    const char *checkpoint; /* path written after every epoch and on interruption; NULL: none */
+    double diverged_factor; /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
     void (*on_event)(const TrainEvent *event, void *context);
     void (*on_bill)(const TrainBill *bill, void *context); /* once, before the first step; may be NULL */
-    size_t memory;  /* bytes that the whole process may take; 0: no limit. Kept by making activations again, then by splitting batches. */
+    size_t memory;  /* bytes that the whole process may take; 0: no limit. Kept by making activations again, then by
+                       splitting batches. */
     size_t process; /* bytes it has already, and what loading takes */
     bool (*interrupted)(void *context); /* asked after every step */
     void *context;
@@ -254,8 +260,8 @@ size_t train_bill_total(const TrainBill *bill); /* the program included */
 
 typedef struct Trainer Trainer;
 
-/* `document` and `params` (with `trainable` decided) must outlive the trainer. `cache` (may be NULL) makes it train on cached features:
- * sources then give those. */
+/* `document` and `params` (with `trainable` decided) must outlive the trainer. `cache` (may be NULL) makes it train on
+ * cached features: sources then give those. */
 Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
                    Trainer **trainer, Error *err);
 void trainer_free(Trainer *trainer);
@@ -266,47 +272,50 @@ Status trainer_prepare(Trainer *trainer, Source *train, Source *validation, Erro
 /* Of the training plan that ran most often; either may be NULL. STATUS_OK with nothing written when none has run. */
 Status trainer_profile(const Trainer *trainer, Str *table, Str *trace, Error *err);
 TrainBill trainer_bill(const Trainer *trainer); /* after trainer_prepare */
-/* Trains. STATUS_DIVERGED, STATUS_INTERRUPTED: the store holds the last good parameters and the checkpoint is written. */
+/* Trains. STATUS_DIVERGED, STATUS_INTERRUPTED: the store holds the last good parameters and the checkpoint is written.
+ */
 Status trainer_run(Trainer *trainer, Source *train, Source *validation, Error *err);
-/* Runs the source once in inference form. `logits` (may be NULL) receives output `output` of every sample in order of ids, malloc'ed:
- * [count, *width]. */
-Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float **logits, size_t *width, double *loss, Error *err);
-/* Every loss's score over the source in inference form: `scores` [losses]; *loss (may be NULL) is their weighted sum. */
+/* Runs the source once in inference form. `logits` (may be NULL) receives output `output` of every sample in order of
+ * ids, malloc'ed: [count, *width]. */
+Status trainer_evaluate(Trainer *trainer, Source *source, size_t output, float **logits, size_t *width, double *loss,
+                        Error *err);
+/* Every loss's score over the source in inference form: `scores` [losses]; *loss (may be NULL) is their weighted sum.
+ */
 Status trainer_score(Trainer *trainer, Source *source, TargetScore *scores, double *loss, Error *err);
-/* Goes on from a checkpoint: parameters, optimizer states, statistics, position. STATUS_REJECTED when it is of another model or
- * other options. */
+/* Goes on from a checkpoint: parameters, optimizer states, statistics, position. STATUS_REJECTED when it is of another
+ * model or other options. */
 Status trainer_resume(Trainer *trainer, const char *path, Str *changed, Error *err);
 uint64_t trainer_best_epoch(const Trainer *trainer);
 uint64_t trainer_epoch(const Trainer *trainer); /* whole epochs done */
 
-/* ---- features.c: the frozen part, once ------------------------------------------------------------------------------ */
+/* ---- features.c: the frozen part, once --------------------------------------------------------------------------- */
 
 struct FeatureCache {
-    int count;                       /* values at the border */
-    Type types[SOURCE_MAX];          /* with the batch first */
-    Type input_types[SOURCE_MAX];    /* of the document's inputs, for building graphs of any batch size */
+    int count;                    /* values at the border */
+    Type types[SOURCE_MAX];       /* with the batch first */
+    Type input_types[SOURCE_MAX]; /* of the document's inputs, for building graphs of any batch size */
     int input_count;
-    void *rows[SOURCE_MAX];          /* [samples, ...] */
+    void *rows[SOURCE_MAX]; /* [samples, ...] */
     size_t row_bytes[SOURCE_MAX], samples;
-    void *mapped[SOURCE_MAX];        /* when kept in a temporary file */
+    void *mapped[SOURCE_MAX]; /* when kept in a temporary file */
     int target_count;
     Type target_types[SOURCE_MAX];
     void *targets[SOURCE_MAX];
     size_t target_bytes[SOURCE_MAX];
-    bool linear;                     /* one value [N, width] that only a linear head reads */
+    bool linear; /* one value [N, width] that only a linear head reads */
 };
 
-/* Runs everything that no trainable parameter reaches over the source, in inference form. STATUS_UNSUPPORTED when a border value has
- * no batch dim (then training has to run the whole graph). `memory_limit`: beyond it the rows go to an unlinked temporary file. Rows are
- * f32 in either precision. */
-Status features_cache(Model *document, const ParamList *params, Source *source, const PlanOptions *options, size_t batch, size_t memory_limit,
-                      FeatureCache *cache, Error *err);
+/* Runs everything that no trainable parameter reaches over the source, in inference form. STATUS_UNSUPPORTED when a
+ * border value has no batch dim (then training has to run the whole graph). `memory_limit`: beyond it the rows go to an
+ * unlinked temporary file. Rows are f32 in either precision. */
+Status features_cache(Model *document, const ParamList *params, Source *source, const PlanOptions *options,
+                      size_t batch, size_t memory_limit, FeatureCache *cache, Error *err);
 size_t features_bytes(const FeatureCache *cache); /* in memory: what lies in a file does not count */
 void features_release(FeatureCache *cache);
 /* The cache as a source for a Trainer made with it. */
 Status features_source(const FeatureCache *cache, uint64_t seed, ArraySource *source, Error *err);
 
-/* ---- predict.c: inference over batches ---------------------------------------------------------------------------- */
+/* ---- predict.c: inference over batches --------------------------------------------------------------------------- */
 
 typedef struct Predictor Predictor;
 
@@ -316,9 +325,10 @@ Status predictor_run(Predictor *predictor, const Batch *batch, Error *err);
 /* Output `index` of the last run, plain row-major, valid until the next; NULL beyond the last output. */
 const void *predictor_output(const Predictor *predictor, size_t index, Type *type);
 
-/* ---- checkpoint.c --------------------------------------------------------------------------------------------------- */
+/* ---- checkpoint.c ------------------------------------------------------------------------------------------------ */
 
-/* Plain order, versioned, written atomically: parameters, optimizer states, running statistics, best so far, position. */
+/* Plain order, versioned, written atomically: parameters, optimizer states, running statistics, best so far, position.
+ */
 typedef struct Position {
     uint64_t epoch, step, best_epoch, since_best, seed;
     double best_loss, best_accuracy, first_loss;

@@ -140,8 +140,7 @@ static void forget(Trainer *trainer)
     workspace_release(&trainer->space);
 }
 
-/* ---- do samples meet? ---------------------------------------------------------------------------------------------
- */
+/* ---- do samples meet? -------------------------------------------------------------------------------------------- */
 
 static bool same_row(const float *a, const float *b, size_t width)
 {

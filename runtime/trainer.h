@@ -1,5 +1,5 @@
-/* Inside of a Trainer, shared by train.c (the loop), train_plans.c (plans by shape) and train_memory.c (what they may take).
- * Nobody else includes this. */
+/* Inside of a Trainer, shared by train.c (the loop), train_plans.c (plans by shape) and train_memory.c (what they may
+ * take). Nobody else includes this. */
 #ifndef REGRAFT_RUNTIME_TRAINER_H
 #define REGRAFT_RUNTIME_TRAINER_H
 

@@ -36,8 +36,8 @@ static Status feed(const Model *working, Plan *plan, const char *const *names, c
     return status;
 }
 
-/* `after` is keep file + (1 - m) batch as our own pass leaves it, where keep is m, or m to the number of calls when a module is
- * called several times: then `batch` is what all calls add up to. */
+/* `after` is keep file + (1 - m) batch as our own pass leaves it, where keep is m, or m to the number of calls when a
+ * module is called several times: then `batch` is what all calls add up to. */
 static Status take_back(Model *document, Tensor *origin, const float *after, double keep, double unbias, Error *err)
 {
     if (origin->dtype != DTYPE_F32)
@@ -64,8 +64,8 @@ static double samples_of(const Node *node)
     return (double)type_count(x) / (double)x->dims[1];
 }
 
-/* What the statistics keep of themselves over all calls of the module that `node` is the first call of; 0: it is a later
- * call. */
+/* What the statistics keep of themselves over all calls of the module that `node` is the first call of; 0: it is a
+ * later call. */
 static Status kept_share(const Graph *graph, const Node *node, double *keep, Error *err)
 {
     *keep = 1;
@@ -77,10 +77,11 @@ static Status kept_share(const Graph *graph, const Node *node, double *keep, Err
             return STATUS_OK;
         }
         if (samples_of(other) != samples_of(node))
-            return fail(err, STATUS_UNSUPPORTED,
-                        "%s: called with %.0f and with %.0f samples a channel; what tracing did to its statistics cannot "
-                        "be taken back",
-                        node_text(node), samples_of(node), samples_of(other));
+            return fail(
+                err, STATUS_UNSUPPORTED,
+                "%s: called with %.0f and with %.0f samples a channel; what tracing did to its statistics cannot "
+                "be taken back",
+                node_text(node), samples_of(node), samples_of(other));
         *keep *= (double)node_float(other, "momentum", 0.9f);
     }
     return STATUS_OK;
@@ -98,7 +99,8 @@ static Status take_back_all(Model *document, const Model *working, const ParamSt
             Tensor *origin = node->inputs[i]->origin;
             for (size_t s = 0; s < store->state_count; s++)
                 if (store->state_origins[s] == origin)
-                    TRY(take_back(document, origin, store->state_data[s], keep, i == 4 && n > 1 ? n / (n - 1) : 1, err));
+                    TRY(take_back(document, origin, store->state_data[s], keep, i == 4 && n > 1 ? n / (n - 1) : 1,
+                                  err));
         }
         ++*moved;
     }

@@ -111,8 +111,7 @@ Status params_write_back(const ParamStore *store, Model *document, Error *err)
     return status;
 }
 
-/* ---- inference form
- * -------------------------------------------------------------------------------------------------- */
+/* ---- inference form ---------------------------------------------------------------------------------------------- */
 
 static bool is_unread(const Value *value)
 {

@@ -151,7 +151,8 @@ const GradientCase cases_conv[] = {
     {.name = "Col2Im: strides, dilations, uneven padding, 1-D and 3-D",
      .inputs = "T[1,6,4] x, T[1,8,4] z",
      .constants = "int64[1] i = {7}, int64[1] b = {3}, int64[3] j = {2, 3, 2}, int64[3] c = {2, 2, 2}",
-     .nodes = "u = Col2Im<strides=[2], dilations=[2], pads=[1,3]>(x, i, b) v = Col2Im<strides=[1,1,1], pads=[0,0,1,0,0,0]>(z, j, c)",
+     .nodes = "u = Col2Im<strides=[2], dilations=[2], pads=[1,3]>(x, i, b) v = Col2Im<strides=[1,1,1], "
+              "pads=[0,0,1,0,0,0]>(z, j, c)",
      .outputs = "u v",
      .wrt = "x z"},
     {0},

@@ -50,8 +50,9 @@ const GradientCase cases_norm[] = {
      .wrt = "x"},
     {.name = "BatchNormTrain with Clip: 33 channels between convolutions",
      .inputs = "T[2,3,6,6] x, T[33,3,3,3] w, T[33] s, T[33] b, T[4,33,1,1] u",
-     .nodes = "h = Conv(x, w) n, p, q = ai.regraft.BatchNormTrain<activation=\"Clip\", low=-0.5, high=1.0>(h, s, b, m, v) "
-              "y = Conv(n, u)",
+     .nodes =
+         "h = Conv(x, w) n, p, q = ai.regraft.BatchNormTrain<activation=\"Clip\", low=-0.5, high=1.0>(h, s, b, m, v) "
+         "y = Conv(n, u)",
      .constants = "T[33] m = {0, ...}, T[33] v = {1, ...}",
      .wrt = "x w s b u"},
     {.name = "BatchNormTrain with Swish: 32 channels between convolutions",

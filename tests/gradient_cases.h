@@ -27,11 +27,11 @@ typedef struct GradientCase {
     const char *values;
     const char
         *opsets; /* further opsets or another one: "\"\" : 11" or "\"\" : 28, \"com.microsoft\" : 1"; NULL: newest */
-    double tolerance;      /* of differences, relative to the largest gradient; 0: 1e-6 */
-    double plan_tolerance; /* of the f32 plan, relative to the largest value; 0: 2e-5 */
+    double tolerance;        /* of differences, relative to the largest gradient; 0: 1e-6 */
+    double plan_tolerance;   /* of the f32 plan, relative to the largest value; 0: 2e-5 */
     double narrow_tolerance; /* of the bf16 plan, relative to the norm of all values; 0: 2e-2 */
-    const char *reason;    /* why a tolerance is not the default */
-    int no_plan;           /* 1: only the interpreter can run it (bodies, data-dependent shapes) */
+    const char *reason;      /* why a tolerance is not the default */
+    int no_plan;             /* 1: only the interpreter can run it (bodies, data-dependent shapes) */
 } GradientCase;
 
 /* Each ends with a case whose name is NULL. */

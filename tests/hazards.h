@@ -1,5 +1,5 @@
-/* What test_hazards.c and test_hazards_meaning.c share: models from text, their parameters, heads, training and inference
- * forms, a way through a file. */
+/* What test_hazards.c and test_hazards_meaning.c share: models from text, their parameters, heads, training and
+ * inference forms, a way through a file. */
 #ifndef REGRAFT_TESTS_HAZARDS_H
 #define REGRAFT_TESTS_HAZARDS_H
 

@@ -1,5 +1,5 @@
-/* Graphs of any size in text form, each large in another way: what must cost no more than its size. test_scale.c measures
- * them, write_large.c makes files of them. */
+/* Graphs of any size in text form, each large in another way: what must cost no more than its size. test_scale.c
+ * measures them, write_large.c makes files of them. */
 #ifndef REGRAFT_TESTS_LARGE_GRAPHS_H
 #define REGRAFT_TESTS_LARGE_GRAPHS_H
 
@@ -27,7 +27,8 @@ static inline void large_chain(size_t nodes, Str *out)
 /* One value read by half of the nodes, and one node that reads the results of all of them. */
 static inline void large_fan(size_t nodes, Str *out)
 {
-    str_append(out, LARGE_HEADER LARGE_INPUT "<float[4,4] v = {1, 0.5, ...}, float[4] w = {1, 2, 3, 4}> { h = MatMul(x, v)\n");
+    str_append(out, LARGE_HEADER LARGE_INPUT
+               "<float[4,4] v = {1, 0.5, ...}, float[4] w = {1, 2, 3, 4}> { h = MatMul(x, v)\n");
     for (size_t i = 0; i < nodes / 2; i++)
         str_printf(out, "a%zu = Sigmoid(h) b%zu = Add(a%zu, w)\n", i, i, i);
     str_append(out, "s = Sum(b0");
@@ -48,13 +49,14 @@ static inline void large_outputs(size_t nodes, Str *out)
     str_append(out, "}");
 }
 
-/* Linear layers: all initializers, hardly any node between them. Weights are transposed copies of each other in pairs. */
+/* Linear layers: all initializers, hardly any node between them. Weights are transposed copies of each other in pairs.
+ */
 static inline void large_linears(size_t nodes, Str *out)
 {
     str_append(out, LARGE_HEADER LARGE_INPUT "< ");
     for (size_t i = 0; i < nodes; i++)
-        str_printf(out, "%sfloat[4,4] w%zu = {1, 0, 0, %zu.5, ...}, float[4] b%zu = {0.5, 1, 2, %zu}", i > 0 ? ", " : "", i,
-                   i / 2, i, i % 11);
+        str_printf(out, "%sfloat[4,4] w%zu = {1, 0, 0, %zu.5, ...}, float[4] b%zu = {0.5, 1, 2, %zu}",
+                   i > 0 ? ", " : "", i, i / 2, i, i % 11);
     str_append(out, "> { h0 = Relu(x)\n");
     for (size_t i = 0; i < nodes; i++)
         str_printf(out, "h%zu = Gemm(h%zu, w%zu, b%zu)\n", i + 1, i, i, i);
@@ -69,14 +71,17 @@ static inline void large_block(size_t i, Str *out)
                "u%zu = Unsqueeze(n%zu, zero) c%zu = Concat<axis = 0>(u%zu, two) v%zu = Reshape(h%zu, c%zu)\n"
                "q%zu = MatMul(v%zu, wq%zu) k%zu = MatMul(v%zu, wk%zu) t%zu = Transpose<perm = [0, 2, 1]>(k%zu)\n",
                i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i);
-    str_printf(out,
-               "p%zu = MatMul(q%zu, t%zu) d%zu = Div(p%zu, scale) e%zu = Softmax<axis = -1>(d%zu) o%zu = MatMul(e%zu, v%zu)\n"
-               "f%zu = Reshape(o%zu, flat) r%zu = Add(f%zu, h%zu) m%zu = ReduceMean<axes = [-1]>(r%zu) z%zu = Sub(r%zu, m%zu)\n",
-               i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i);
-    str_printf(out,
-               "pw%zu = Pow(z%zu, square) va%zu = ReduceMean<axes = [-1]>(pw%zu) ve%zu = Add(va%zu, eps) sd%zu = Sqrt(ve%zu)\n"
-               "no%zu = Div(z%zu, sd%zu) ga%zu = Mul(no%zu, g%zu) h%zu = Add(ga%zu, b%zu)\n",
-               i, i, i, i, i, i, i, i, i, i, i, i, i, i, i + 1, i, i);
+    str_printf(
+        out,
+        "p%zu = MatMul(q%zu, t%zu) d%zu = Div(p%zu, scale) e%zu = Softmax<axis = -1>(d%zu) o%zu = MatMul(e%zu, v%zu)\n"
+        "f%zu = Reshape(o%zu, flat) r%zu = Add(f%zu, h%zu) m%zu = ReduceMean<axes = [-1]>(r%zu) z%zu = Sub(r%zu, "
+        "m%zu)\n",
+        i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i, i);
+    str_printf(
+        out,
+        "pw%zu = Pow(z%zu, square) va%zu = ReduceMean<axes = [-1]>(pw%zu) ve%zu = Add(va%zu, eps) sd%zu = Sqrt(ve%zu)\n"
+        "no%zu = Div(z%zu, sd%zu) ga%zu = Mul(no%zu, g%zu) h%zu = Add(ga%zu, b%zu)\n",
+        i, i, i, i, i, i, i, i, i, i, i, i, i, i, i + 1, i, i);
 }
 
 static inline void large_blocks(size_t nodes, Str *out)
@@ -85,8 +90,9 @@ static inline void large_blocks(size_t nodes, Str *out)
     str_append(out, LARGE_HEADER LARGE_INPUT "< int64[1] zero = {0}, int64[2] two = {2, 2}, int64[2] flat = {-1, 4}, "
                                              "float scale = {1.4}, float square = {2}, float eps = {0.001}");
     for (size_t i = 0; i < count; i++)
-        str_printf(out, ", float[2,2] wq%zu = {1, 0.5, 0.25, %zu}, float[2,2] wk%zu = {%zu.5, 1, 2, 3}, "
-                        "float[4] g%zu = {1, ...}, float[4] b%zu = {0, ...}",
+        str_printf(out,
+                   ", float[2,2] wq%zu = {1, 0.5, 0.25, %zu}, float[2,2] wk%zu = {%zu.5, 1, 2, 3}, "
+                   "float[4] g%zu = {1, ...}, float[4] b%zu = {0, ...}",
                    i, i, i, i, i, i);
     str_append(out, "> { h0 = Relu(x)\n");
     for (size_t i = 0; i < count; i++)
@@ -97,7 +103,8 @@ static inline void large_blocks(size_t nodes, Str *out)
 /* Values that Constant nodes hold, all equal, all shared by one kind of reader. */
 static inline void large_constants(size_t nodes, Str *out)
 {
-    str_append(out, LARGE_HEADER LARGE_INPUT "<float[4,4] v = {1, 0.5, ...}, float[4] w = {1, 2, 3, 4}> { h0 = MatMul(x, v)\n");
+    str_append(out, LARGE_HEADER LARGE_INPUT
+               "<float[4,4] v = {1, 0.5, ...}, float[4] w = {1, 2, 3, 4}> { h0 = MatMul(x, v)\n");
     for (size_t i = 0; i < nodes / 2; i++)
         str_printf(out, "c%zu = Constant<value = float[4] {1, 2, 3, 4}>() h%zu = Add(h%zu, c%zu)\n", i, i + 1, i, i);
     str_printf(out, "y = Mul(h%zu, w) }", nodes / 2);
@@ -106,7 +113,8 @@ static inline void large_constants(size_t nodes, Str *out)
 /* Bodies that read and return values around them. */
 static inline void large_bodies(size_t nodes, Str *out)
 {
-    str_append(out, LARGE_HEADER "(float[N,4] x, bool p) => (float[N,4] y) <bool yes = {1}, float[4] w = {1, 2, 3, 4}> { h0 = Relu(x)\n");
+    str_append(out, LARGE_HEADER
+               "(float[N,4] x, bool p) => (float[N,4] y) <bool yes = {1}, float[4] w = {1, 2, 3, 4}> { h0 = Relu(x)\n");
     for (size_t i = 0; i < nodes / 4; i++)
         str_printf(out,
                    "m%zu = Mul(h%zu, w) h%zu = If<then_branch = t%zu () => (t%zu_y) { t%zu_y = Relu(m%zu) }, "
@@ -121,13 +129,15 @@ static inline void large_convolutions(size_t nodes, Str *out)
     size_t count = nodes / 4;
     str_append(out, LARGE_HEADER "(float[N,4,2,2] x) => (float[N,4,2,2] y) <float eps = {0.1}");
     for (size_t i = 0; i < count; i++)
-        str_printf(out, ", float[4,4,1,1] k%zu = {1, 0.5, %zu, ...}, float[4] s%zu = {1, ...}, float[4] b%zu = {0, ...}, "
-                        "float[4] m%zu = {0, 0.%zu, ...}, float[4] v%zu = {1, 2, 3, 4.%zu}",
+        str_printf(out,
+                   ", float[4,4,1,1] k%zu = {1, 0.5, %zu, ...}, float[4] s%zu = {1, ...}, float[4] b%zu = {0, ...}, "
+                   "float[4] m%zu = {0, 0.%zu, ...}, float[4] v%zu = {1, 2, 3, 4.%zu}",
                    i, i % 13, i, i, i, i, i, i);
     str_append(out, "> { h0 = Relu(x)\n");
     for (size_t i = 0; i < count; i++)
-        str_printf(out, "c%zu = Conv(h%zu, k%zu) n%zu = BatchNormalization(c%zu, s%zu, b%zu, m%zu, v%zu)\n"
-                        "a%zu = Add(n%zu, h%zu) h%zu = Relu(a%zu)\n",
+        str_printf(out,
+                   "c%zu = Conv(h%zu, k%zu) n%zu = BatchNormalization(c%zu, s%zu, b%zu, m%zu, v%zu)\n"
+                   "a%zu = Add(n%zu, h%zu) h%zu = Relu(a%zu)\n",
                    i, i, i, i, i, i, i, i, i, i, i, i, i + 1, i);
     str_printf(out, "y = Relu(h%zu) }", count);
 }
@@ -176,7 +186,8 @@ static inline void large_functions(size_t nodes, Str *out)
         str_printf(out, "h%zu = own.f%zu(h%zu, w)\n", i + 1, i, i);
     str_printf(out, "y = Relu(h%zu) }\n", count);
     for (size_t i = 0; i < count; i++)
-        str_printf(out, "<domain: \"own\", opset_import: [\"\" : 17]> f%zu (a, b) => (c) { t = Mul(a, b) c = Relu(t) }\n", i);
+        str_printf(
+            out, "<domain: \"own\", opset_import: [\"\" : 17]> f%zu (a, b) => (c) { t = Mul(a, b) c = Relu(t) }\n", i);
 }
 
 typedef struct LargeKind {
@@ -186,10 +197,17 @@ typedef struct LargeKind {
 } LargeKind;
 
 static const LargeKind large_kinds[] = {
-    {"chain", large_chain, true},   {"fan", large_fan, true},       {"outputs", large_outputs, true},
-    {"linears", large_linears, true}, {"blocks", large_blocks, true}, {"constants", large_constants, true},
-    {"convolutions", large_convolutions, true}, {"inputs", large_inputs, true}, {"split", large_split, true},
-    {"functions", large_functions, true}, {"bodies", large_bodies, false},
+    {"chain", large_chain, true},
+    {"fan", large_fan, true},
+    {"outputs", large_outputs, true},
+    {"linears", large_linears, true},
+    {"blocks", large_blocks, true},
+    {"constants", large_constants, true},
+    {"convolutions", large_convolutions, true},
+    {"inputs", large_inputs, true},
+    {"split", large_split, true},
+    {"functions", large_functions, true},
+    {"bodies", large_bodies, false},
 };
 enum { LARGE_KINDS = sizeof large_kinds / sizeof large_kinds[0] };
 

@@ -1,5 +1,6 @@
 /* Parity with PyTorch: what parity.c (cases, comparing, the command line), parity_tool.c (driving the tool)
- * and parity_direct.c (training in this process) share. A case is a folder: model.onnx, case.json, train.npz, probe.npz, expect.npz. */
+ * and parity_direct.c (training in this process) share. A case is a folder: model.onnx, case.json, train.npz,
+ * probe.npz, expect.npz. */
 #ifndef REGRAFT_TESTS_PARITY_H
 #define REGRAFT_TESTS_PARITY_H
 

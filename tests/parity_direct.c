@@ -97,7 +97,8 @@ static bool listed(const json_t *list, const char *name)
     return false;
 }
 
-/* All but what the case lists as constants, or the parameters that the run names; by the head where names did not survive the exporter. */
+/* All but what the case lists as constants, or the parameters that the run names; by the head where names did not
+ * survive the exporter. */
 static Status choose(Direct *d, Error *err)
 {
     const json_t *names = json_object_get(d->run, "trainable");
@@ -405,8 +406,7 @@ Status parity_parameters(const ParityCase *c, int *differences, Error *err)
         ties += list.items[i].tied_to >= 0;
     size_t expected = 0, group; /* a group of n tensors is n - 1 ties */
     const json_t *names;
-    json_array_foreach(json_object_get(c->json, "ties"), group, names)
-        expected += json_array_size(names) - 1;
+    json_array_foreach(json_object_get(c->json, "ties"), group, names) expected += json_array_size(names) - 1;
     if (status == STATUS_OK && ties != expected) {
         printf("  %s: %zu ties found\n", c->folder, ties);
         ++*differences;

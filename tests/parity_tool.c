@@ -76,8 +76,8 @@ static void add_run(Command *command, const ParityCase *c, const json_t *run)
         add_pair(command, "--example-input", arena_printf(command->arena, "%s/probe.npz", c->folder));
 }
 
-/* What the case calls constants is frozen: a buffer that was kept under its own name (a table of positions) looks in the file as
- * a parameter does. Those that the tool would not train anyway cannot be named. */
+/* What the case calls constants is frozen: a buffer that was kept under its own name (a table of positions) looks in
+ * the file as a parameter does. Those that the tool would not train anyway cannot be named. */
 static Status add_constants(Command *command, const ParityCase *c, Error *err)
 {
     const json_t *constants = json_object_get(c->json, "constants");

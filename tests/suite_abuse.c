@@ -485,8 +485,7 @@ static void bend(Rng *rng, Graph *graph)
     }
 }
 
-/* ---- what is done with a graph --------------------------------------------------------------------------------------
- */
+/* ---- what is done with a graph ----------------------------------------------------------------------------------- */
 
 static void wrong(const char *what, const char *detail)
 {
@@ -652,8 +651,7 @@ static Status exercise(Model *model, Rng *rng, Arena *arena, Error *err)
     return STATUS_OK;
 }
 
-/* ---- the walk
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
 static bool chosen(const char *name, int count, char **chosen_words)
 {

@@ -152,8 +152,7 @@ static Value *pick_like(Maker *m, const Value *x)
     return NULL;
 }
 
-/* ---- operators -----------------------------------------------------------------------------------------------------
- */
+/* ---- operators --------------------------------------------------------------------------------------------------- */
 
 static Value *make_conv(Maker *m)
 {
@@ -534,8 +533,7 @@ static Model *make_graph(uint64_t seed, uint64_t number, DType dtype)
     return m.model;
 }
 
-/* ---- checks
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- checks ------------------------------------------------------------------------------------------------------ */
 
 typedef struct Trial {
     uint64_t seed, number;
@@ -603,8 +601,7 @@ static Status run_plan(const Trial *trial, const char *where, Model *model, cons
     return status;
 }
 
-/* ---- with gradients
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- with gradients ---------------------------------------------------------------------------------------------- */
 
 /* loss = sum over outputs of sum(y dy), dy being further inputs; then gradients of all floats, as further outputs. */
 static Status append_gradients(Graph *graph, Error *err)
@@ -720,8 +717,7 @@ static Status check_differences(const Trial *trial, const Graph *forward, Array 
     return STATUS_OK;
 }
 
-/* ---- one graph
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- one graph --------------------------------------------------------------------------------------------------- */
 
 static Status check_inference(Trial *trial, Array *const *expected, Error *err)
 {

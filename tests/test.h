@@ -10,11 +10,11 @@
 #include <cmocka.h>
 #undef fail
 #undef fail_msg
-#define fail_msg(...)                  \
-    do {                               \
-        print_error(__VA_ARGS__);      \
-        print_error("\n");             \
-        _fail(__FILE__, __LINE__);     \
+#define fail_msg(...)                                                                                                  \
+    do {                                                                                                               \
+        print_error(__VA_ARGS__);                                                                                      \
+        print_error("\n");                                                                                             \
+        _fail(__FILE__, __LINE__);                                                                                     \
     } while (0)
 
 #include "onnx/base/error.h"
@@ -23,7 +23,7 @@
 #define assert_ok(call, err)                                                                                           \
     do {                                                                                                               \
         if ((call) != STATUS_OK) {                                                                                     \
-            print_error("%s: %s\n", #call, (err)->message);                                                           \
+            print_error("%s: %s\n", #call, (err)->message);                                                            \
             _fail(__FILE__, __LINE__);                                                                                 \
         }                                                                                                              \
     } while (0)

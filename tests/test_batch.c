@@ -1,5 +1,5 @@
-/* passes/batch.c and batch_gather.c text to text: what holds the exported batch is rewritten, everything else stays; and
- * runtime/independent.c, which looks whether the rewriting kept samples apart. */
+/* passes/batch.c and batch_gather.c text to text: what holds the exported batch is rewritten, everything else stays;
+ * and runtime/independent.c, which looks whether the rewriting kept samples apart. */
 #include "tests/test.h"
 
 #include <string.h>
@@ -81,11 +81,17 @@ static void targets_of_reshape_get_an_open_dim_where_the_batch_lies(void **state
         int rank;
     } cases[] = {
         {"1,8,2,2", "<int64[3] s={1,8,4}> { y = Reshape(x, s) }", {-1, 8, 4}, 3},
-        {"1,6,8", "<int64[3] s={6,4,2}> { t = Transpose<perm=[1,0,2]>(x) r = Reshape(t, s) y = Transpose<perm=[1,0,2]>(r) }", {6, -1, 2}, 3},
+        {"1,6,8",
+         "<int64[3] s={6,4,2}> { t = Transpose<perm=[1,0,2]>(x) r = Reshape(t, s) y = Transpose<perm=[1,0,2]>(r) }",
+         {6, -1, 2},
+         3},
         {"1,6,8", "<int64[2] s={6,8}> { t = Transpose<perm=[1,0,2]>(x) y = Reshape(t, s) }", {-1, 8}, 2},
         {"1,6,8", "<int64[4] s={1,6,2,4}> { y = Reshape(x, s) }", {-1, 6, 2, 4}, 4},
         {"1,6,8", "<int64[4] s={1,6,-1,4}> { y = Reshape(x, s) }", {-1, 6, 2, 4}, 4},
-        {"4,6,8", "<int64[3] s={6,8,4}> { t = Transpose<perm=[1,0,2]>(x) r = Reshape(t, s) y = Transpose<perm=[1,0,2]>(r) }", {6, -1, 4}, 3},
+        {"4,6,8",
+         "<int64[3] s={6,8,4}> { t = Transpose<perm=[1,0,2]>(x) r = Reshape(t, s) y = Transpose<perm=[1,0,2]>(r) }",
+         {6, -1, 4},
+         3},
         {"4,6,8", "<int64[2] s={24,8}> { t = Transpose<perm=[1,0,2]>(x) y = Reshape(t, s) }", {-1, 8}, 2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -119,30 +125,33 @@ static void heads_that_were_joined_with_the_batch_part_again(void **state)
 static void a_class_token_is_expanded_to_the_batch(void **state)
 {
     (void)state;
-    assert_rewritten(OPSET "g (float[1,4,3] x) => (y) <float[1,1,3] cls={0.5,1.0,2.0}> { y = Concat<axis=1>(cls, x) }", 1,
-                     "regraft_shape = Shape (x)\nregraft_batch = Slice (regraft_shape, regraft_zero, regraft_one)\n"
-                     "regraft_target = Concat <axis = 0> (regraft_batch, regraft_dims)\n"
-                     "regraft_expanded = Expand (cls, regraft_target)\ny = Concat <axis = 1> (regraft_expanded, x)\n");
-    assert_rewritten(OPSET "g (float[2,4,3] x) => (y) <float[2,1,3] cls={0.5,1.0,2.0,0.5,1.0,2.0}> { y = Concat<axis=1>(cls, x) }",
+    assert_rewritten(OPSET "g (float[1,4,3] x) => (y) <float[1,1,3] cls={0.5,1.0,2.0}> { y = Concat<axis=1>(cls, x) }",
                      1,
                      "regraft_shape = Shape (x)\nregraft_batch = Slice (regraft_shape, regraft_zero, regraft_one)\n"
                      "regraft_target = Concat <axis = 0> (regraft_batch, regraft_dims)\n"
-                     "regraft_row = Slice (cls, regraft_zero_1, regraft_one_2, regraft_axis)\n"
-                     "regraft_expanded = Expand (regraft_row, regraft_target)\n"
-                     "y = Concat <axis = 1> (regraft_expanded, x)\n");
+                     "regraft_expanded = Expand (cls, regraft_target)\ny = Concat <axis = 1> (regraft_expanded, x)\n");
+    assert_rewritten(
+        OPSET "g (float[2,4,3] x) => (y) <float[2,1,3] cls={0.5,1.0,2.0,0.5,1.0,2.0}> { y = Concat<axis=1>(cls, x) }",
+        1,
+        "regraft_shape = Shape (x)\nregraft_batch = Slice (regraft_shape, regraft_zero, regraft_one)\n"
+        "regraft_target = Concat <axis = 0> (regraft_batch, regraft_dims)\n"
+        "regraft_row = Slice (cls, regraft_zero_1, regraft_one_2, regraft_axis)\n"
+        "regraft_expanded = Expand (regraft_row, regraft_target)\n"
+        "y = Concat <axis = 1> (regraft_expanded, x)\n");
 }
 
 static void initial_states_and_sizes_of_resize_follow_the_batch(void **state)
 {
     (void)state;
-    assert_rewritten(OPSET "g (float[1,3,2] x) => (y) <float[1,8,2] w={0.5,0.25,...}, float[1,8,8] r={0.125,...}, float[1,1,8] "
-                           "h={0.0,...}> { t = Transpose<perm=[1,0,2]>(x) y, last = RNN<hidden_size=8>(t, w, r, , , h) }",
-                     1,
-                     "regraft_shape = Shape (x)\nregraft_batch = Slice (regraft_shape, regraft_zero, regraft_one)\n"
-                     "t = Transpose <perm = [1, 0, 2]> (x)\n"
-                     "regraft_target = Concat <axis = 0> (regraft_dims, regraft_batch, regraft_dims_1)\n"
-                     "regraft_expanded = Expand (h, regraft_target)\n"
-                     "y, last = RNN <hidden_size = 8> (t, w, r, \"\", \"\", regraft_expanded)\n");
+    assert_rewritten(
+        OPSET "g (float[1,3,2] x) => (y) <float[1,8,2] w={0.5,0.25,...}, float[1,8,8] r={0.125,...}, float[1,1,8] "
+              "h={0.0,...}> { t = Transpose<perm=[1,0,2]>(x) y, last = RNN<hidden_size=8>(t, w, r, , , h) }",
+        1,
+        "regraft_shape = Shape (x)\nregraft_batch = Slice (regraft_shape, regraft_zero, regraft_one)\n"
+        "t = Transpose <perm = [1, 0, 2]> (x)\n"
+        "regraft_target = Concat <axis = 0> (regraft_dims, regraft_batch, regraft_dims_1)\n"
+        "regraft_expanded = Expand (h, regraft_target)\n"
+        "y, last = RNN <hidden_size = 8> (t, w, r, \"\", \"\", regraft_expanded)\n");
     assert_rewritten(OPSET "g (float[1,2,3,3] x) => (y) <int64[4] s={1,2,6,6}, float[2,2,1,1] w={0.5,0.25,...}> {"
                            "a = Resize<mode=\"nearest\">(x, , , s) b = Flatten<axis=1>(a) c = Flatten<axis=1>(x) "
                            "y = Concat<axis=1>(b, c) }",
@@ -161,10 +170,11 @@ static void indices_of_sample_0_read_every_sample(void **state)
                      "regraft_target = Concat <axis = 0> (regraft_batch, regraft_dims)\n"
                      "regraft_expanded = Expand (regraft_places, regraft_target)\n"
                      "y = GatherND <batch_dims = 1> (x, regraft_expanded)\n");
-    assert_rewritten(OPSET "g (float[1,4] x) => (y) <int64[1] s={-1}, int64[1,3] i={3,1,0}> { f = Reshape(x, s) y = Gather(f, i) }",
-                     1,
-                     "f = Reshape (x, s)\nregraft_samples = Reshape (f, regraft_target)\n"
-                     "y = Gather <axis = 1> (regraft_samples, regraft_places)\n");
+    assert_rewritten(
+        OPSET "g (float[1,4] x) => (y) <int64[1] s={-1}, int64[1,3] i={3,1,0}> { f = Reshape(x, s) y = Gather(f, i) }",
+        1,
+        "f = Reshape (x, s)\nregraft_samples = Reshape (f, regraft_target)\n"
+        "y = Gather <axis = 1> (regraft_samples, regraft_places)\n");
 }
 
 static void what_cannot_be_rewritten_is_refused_by_name(void **state)
@@ -173,7 +183,8 @@ static void what_cannot_be_rewritten_is_refused_by_name(void **state)
     static const struct {
         const char *text, *message;
     } cases[] = {
-        {OPSET "g (float[2,4,3] x) => (y) <float[2,1,3] cls={0.5,1.0,2.0,0.25,1.0,2.0}> { [join] y = Concat<axis=1>(cls, x) }",
+        {OPSET "g (float[2,4,3] x) => (y) <float[2,1,3] cls={0.5,1.0,2.0,0.25,1.0,2.0}> { [join] y = "
+               "Concat<axis=1>(cls, x) }",
          "Concat 'join': only a batch of 2 fits, and it reads a constant that differs from sample to sample"},
         {OPSET "g (float[1,4] x) => (y) <int64 i={0}> { [pick] y = Gather<axis=0>(x, i) }",
          "Gather 'pick': only a batch of 1 fits, and there the samples of any other are lost"},

@@ -29,8 +29,13 @@ static void world_open(World *w)
                               "float[8,1000] c = {0.05, -0.04, 0.01, ...}> "
                               "{ h = Gemm<transB = 1>(x, a, b) r = Relu(h) y = Gemm<transB = 1>(r, c) }");
     assert_ok(params_find(w->document, false, &w->params, &err), &err);
-    const WorkingOptions options = {.bindings = &batch, .binding_count = 1, .training = true, .params = &w->params,
-                                    .losses = &loss, .loss_count = 1, .gradients = true};
+    const WorkingOptions options = {.bindings = &batch,
+                                    .binding_count = 1,
+                                    .training = true,
+                                    .params = &w->params,
+                                    .losses = &loss,
+                                    .loss_count = 1,
+                                    .gradients = true};
     const PlanOptions training = {.training = true};
     assert_ok(working_build(w->document, &options, &w->working, &err), &err);
     assert_ok(params_new(&w->params, &w->store, &err), &err);

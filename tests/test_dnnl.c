@@ -125,8 +125,7 @@ static void descriptors_are_cloned_permuted_reshaped_and_cut(void **state)
     dnnl_memory_desc_destroy(md);
 }
 
-/* ---- operations ----------------------------------------------------------------------------------------------------
- */
+/* ---- operations -------------------------------------------------------------------------------------------------- */
 
 /* The forward descriptor lives on as a hint until the next forward one comes. */
 static dnnl_primitive_desc_t described, hint;
@@ -289,8 +288,7 @@ static void post_ops_are_appended_alike(void **state)
     dnnl_post_ops_destroy(ops);
 }
 
-/* ---- calls
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- calls ------------------------------------------------------------------------------------------------------- */
 
 static void a_call_reads_and_writes_where_its_slots_lie(void **state)
 {

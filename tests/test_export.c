@@ -341,8 +341,7 @@ static void put_everything(Str *model)
     str_release(&part), str_release(&graph);
 }
 
-/* ---- comparing ----------------------------------------------------------------------------------------------------
- */
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
 
 /* Fields in the schema's order, numbers packed as the schema says: equal bytes are equal messages. */
 static void canonical(const void *bytes, size_t size, Str *out)
@@ -396,8 +395,7 @@ static void export(const Model *model, const char *path, const ExportOptions *op
     assert_ok(model_export(model, path, options, &err), &err);
 }
 
-/* ---- nothing is lost
- * ------------------------------------------------------------------------------------------------- */
+/* ---- nothing is lost --------------------------------------------------------------------------------------------- */
 
 static void hazard_36_an_untouched_model_keeps_every_field_known_or_not(void **state)
 {
@@ -507,8 +505,7 @@ static void documentation_goes_when_asked(void **state)
     str_release(&bytes);
 }
 
-/* ---- nothing is overwritten
- * ------------------------------------------------------------------------------------------------ */
+/* ---- nothing is overwritten -------------------------------------------------------------------------------------- */
 
 /* A model of `count` initializers w0, w1, ... of 1000 floats each. */
 static void write_weights(const char *path, int count)
@@ -613,8 +610,7 @@ static void shared_weights_are_written_once(void **state)
     assert_int_equal(info.st_size, 4000);
 }
 
-/* ---- on failure nothing is left
- * -------------------------------------------------------------------------------------------- */
+/* ---- on failure nothing is left ---------------------------------------------------------------------------------- */
 
 static void internal_operators_are_refused_and_nothing_is_written(void **state)
 {
@@ -672,8 +668,7 @@ static void a_full_disk_leaves_the_old_files_and_no_new_ones(void **state)
     assert_int_equal(info.st_size, 3);
 }
 
-/* ---- files that change
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- files that change ------------------------------------------------------------------------------------------- */
 
 /* In a child: the guard is the process's, and it stays noted that a file was cut. */
 static void a_file_that_shrinks_is_an_error_and_no_signal(void **state)

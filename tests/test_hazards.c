@@ -1,6 +1,6 @@
-/* The traps that real ONNX files set, one test a number, by the numbers of docs/hazards.md: names, sharing and topology,
- * 1 to 21. Each says what would go wrong. The others: test_hazards_meaning.c; what needs files is in test_import,
- * test_export and test_external, what needs the tool in cli.sh. */
+/* The traps that real ONNX files set, one test a number, by the numbers of docs/hazards.md: names, sharing and
+ * topology, 1 to 21. Each says what would go wrong. The others: test_hazards_meaning.c; what needs files is in
+ * test_import, test_export and test_external, what needs the tool in cli.sh. */
 #include "tests/hazards.h"
 
 /* ---- names, sharing, initializers ------------------------------------------------------------------------------ */

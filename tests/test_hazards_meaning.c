@@ -2,8 +2,7 @@
  * test_hazards.c. */
 #include "tests/hazards.h"
 
-/* ---- shapes --------------------------------------------------------------------------------------------------------
- */
+/* ---- shapes ------------------------------------------------------------------------------------------------------ */
 
 static void hazard_22_the_width_comes_from_the_weight_where_no_shape_is_told(void **state)
 {
@@ -134,8 +133,7 @@ static void hazard_27_a_recurrent_trunk_carries_gradients_to_its_head(void **sta
     model_free(model);
 }
 
-/* ---- opsets
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- opsets ------------------------------------------------------------------------------------------------------ */
 
 static void hazard_28_and_43_old_and_new_spellings_run_and_train(void **state)
 {
@@ -313,8 +311,7 @@ static void hazard_33_class_names_go_with_the_classes(void **state)
     model_free(model);
 }
 
-/* ---- files
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------------------------------------- */
 
 static void hazard_34_a_side_file_is_never_overwritten_by_what_was_made_from_it(void **state)
 {
@@ -364,8 +361,7 @@ static void hazard_37_local_paths_can_be_dropped(void **state)
     remove_folder(folder);
 }
 
-/* ---- what PyTorch's newer exporter does
- * ----------------------------------------------------------------------------------- */
+/* ---- what PyTorch's newer exporter does -------------------------------------------------------------------------- */
 
 static void hazard_38_a_new_head_brings_a_bias_where_the_old_one_lost_it(void **state)
 {

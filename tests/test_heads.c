@@ -59,7 +59,8 @@ static const Case cases[] = {
      "h = LayerNormalization(x, b) w = DequantizeLinear(q, s, z) y = Gemm<transB=1>(h, w, b) }",
      "h", 4, 6, 2, NULL, "", 1},
     {"a product of quantised numbers with what dequantises it behind",
-     "g (float[N,4] x) => (float[N,6] y) <float s={1.0}, uint8 z={0}, int8[6,4] w={...}, int8 u={0}, int32[6] b={...}> {"
+     "g (float[N,4] x) => (float[N,6] y) <float s={1.0}, uint8 z={0}, int8[6,4] w={...}, int8 u={0}, int32[6] b={...}> "
+     "{"
      "q = QuantizeLinear(x, s, z) h = Flatten(q) m = com.microsoft.QGemm<transB=1>(h, s, z, w, s, u, b, s, z) "
      "y = DequantizeLinear(m, s, z) }",
      "h", 4, 6, 2, NULL, "", 1},

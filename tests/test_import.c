@@ -367,8 +367,7 @@ static void what_is_no_model_is_refused(void **state)
     assert_int_equal(model_import("/", &no_ops, &model, NULL), STATUS_REJECTED);
 }
 
-/* ---- unsound attributes -------------------------------------------------------------------------------------------
- */
+/* ---- unsound attributes ------------------------------------------------------------------------------------------ */
 
 static void attr_refused(Made *m, const Str *attr, const char *why)
 {
@@ -427,8 +426,7 @@ static void an_attribute_given_twice_is_refused(void **state)
     made_release(&m);
 }
 
-/* ---- unsound tensors
- * -------------------------------------------------------------------------------------------------- */
+/* ---- unsound tensors --------------------------------------------------------------------------------------------- */
 
 /* What `tensor` is told as an initializer, and as a single value of the backend tests. */
 static void tensor_refused(Str *tensor, const char *why)
@@ -574,8 +572,7 @@ static void sparse_indices_must_lie_inside(void **state)
     }
 }
 
-/* ---- functions
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- functions --------------------------------------------------------------------------------------------------- */
 
 static void functions_are_read_with_their_own_opsets(void **state)
 {
@@ -610,8 +607,7 @@ static void functions_are_read_with_their_own_opsets(void **state)
     made_release(&m);
 }
 
-/* ---- anything at all
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- anything at all --------------------------------------------------------------------------------------------- */
 
 static void a_model_cut_anywhere_is_refused_or_whole(void **state)
 {

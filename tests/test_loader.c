@@ -113,8 +113,8 @@ static void threads_do_not_change_order_or_pixels(void **state)
     data_close(&parts);
 }
 
-static Status pass_of_rank(const Dataset *set, const PictureSpec *spec, int rank, int ranks, size_t batch, float *pixels,
-                           size_t *ids, size_t *count, Error *err)
+static Status pass_of_rank(const Dataset *set, const PictureSpec *spec, int rank, int ranks, size_t batch,
+                           float *pixels, size_t *ids, size_t *count, Error *err)
 {
     Loader *loader;
     LoaderOptions options = {.picture = spec, .seed = 7, .rank = rank, .ranks = ranks};

@@ -262,8 +262,7 @@ static void a_pass_is_over_the_largest_task_and_shorter_ones_begin_anew(void **s
         array_source_release(&t.sources[s]);
 }
 
-/* ---- gradients of inputs
- * --------------------------------------------------------------------------------------------- */
+/* ---- gradients of inputs ----------------------------------------------------------------------------------------- */
 
 static double linear_loss(const float *x, const float *weights)
 {

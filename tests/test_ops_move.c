@@ -313,8 +313,7 @@ static void patterns_that_are_wrong_or_unknown_are_refused(void **state)
     }
 }
 
-/* ---- ai.onnx.ml ----------------------------------------------------------------------------------------------------
- */
+/* ---- ai.onnx.ml -------------------------------------------------------------------------------------------------- */
 
 static void scaler_and_normalizer_do_their_arithmetic(void **state)
 {
@@ -334,8 +333,7 @@ static void scaler_and_normalizer_do_their_arithmetic(void **state)
     world_close(&w);
 }
 
-/* ---- bodies
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- bodies ------------------------------------------------------------------------------------------------------ */
 
 static const char data_loop[] = "g (float x, int64 m) => (float y) <bool c = {1}> "
                                 "{ y = Loop<body = b (int64 i, bool go, float h) => (bool stay, float next) { stay = "

@@ -107,8 +107,8 @@ static void schedules_give_the_rates_of_torch(void **state)
     for (size_t k = 0; k < sizeof all / sizeof all[0]; k++)
         for (uint64_t step = 1; step <= 12; step++)
             if (fabs(schedule_at(&all[k].spec, step) - all[k].rates[step - 1]) > 1e-7)
-                fail_msg("schedule %zu, update %d: %.9f, torch has %.9f", k, (int)step,
-                         schedule_at(&all[k].spec, step), all[k].rates[step - 1]);
+                fail_msg("schedule %zu, update %d: %.9f, torch has %.9f", k, (int)step, schedule_at(&all[k].spec, step),
+                         all[k].rates[step - 1]);
 }
 
 /* Plain, with class weights, with label smoothing, with both. */

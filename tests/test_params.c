@@ -149,11 +149,11 @@ static void a_merged_tensor_under_its_own_name_is_a_parameter_of_its_own(void **
 static void a_tied_weight_beside_biases_of_their_own_is_no_copied_layer(void **state)
 {
     (void)state;
-    static const char text[] =
-        OPSET "g (float[N,4] x) => (y) <float[4,4] \"onnx::MatMul_7\"={0.5,0.25,...}, float[4] \"b1.bias\"={0.5,1.0,...},"
-              "float[4] \"b2.bias\"={%s,1.0,...}> { \"onnx::MatMul_8\" = Identity(\"onnx::MatMul_7\")"
-              "[\"/b1/MatMul\"] m = MatMul(x, \"onnx::MatMul_7\") [\"/b1/Add\"] a = Add(m, \"b1.bias\") r = Relu(a)"
-              "[\"/b2/MatMul\"] n = MatMul(r, \"onnx::MatMul_8\") [\"/b2/Add\"] y = Add(n, \"b2.bias\") }";
+    static const char text[] = OPSET
+        "g (float[N,4] x) => (y) <float[4,4] \"onnx::MatMul_7\"={0.5,0.25,...}, float[4] \"b1.bias\"={0.5,1.0,...},"
+        "float[4] \"b2.bias\"={%s,1.0,...}> { \"onnx::MatMul_8\" = Identity(\"onnx::MatMul_7\")"
+        "[\"/b1/MatMul\"] m = MatMul(x, \"onnx::MatMul_7\") [\"/b1/Add\"] a = Add(m, \"b1.bias\") r = Relu(a)"
+        "[\"/b2/MatMul\"] n = MatMul(r, \"onnx::MatMul_8\") [\"/b2/Add\"] y = Add(n, \"b2.bias\") }";
     char filled[600];
     snprintf(filled, sizeof filled, text, "0.75");
     assert_counts(parse(filled), 3, 3);
@@ -184,10 +184,11 @@ static void strangers_that_share_ones_do_not_train_with_a_scale(void **state)
 
 /* ---- copies of one parameter ---------------------------------------------------------------------------------- */
 
-static const char copies[] = OPSET "g (float[N,4] x) => (y) <float[4,4] val_8={0.5,0.25,...}, float[4,4] val_75={0.5,0.25,...},"
-                                   "float[4] \"qkv.bias\"={0.5,0.25,...}> {"
-                                   "[a] m = MatMul(x, val_8) [b] h = Add(m, \"qkv.bias\") r = Relu(h)"
-                                   "[c] n = MatMul(r, val_75) [d] y = Add(n, \"qkv.bias\") }";
+static const char copies[] =
+    OPSET "g (float[N,4] x) => (y) <float[4,4] val_8={0.5,0.25,...}, float[4,4] val_75={0.5,0.25,...},"
+          "float[4] \"qkv.bias\"={0.5,0.25,...}> {"
+          "[a] m = MatMul(x, val_8) [b] h = Add(m, \"qkv.bias\") r = Relu(h)"
+          "[c] n = MatMul(r, val_75) [d] y = Add(n, \"qkv.bias\") }";
 
 static void copies_that_were_folded_from_one_parameter_are_tied(void **state)
 {
@@ -233,7 +234,8 @@ static void tied_copies_are_read_and_written_as_one(void **state)
     store->data[0] = 7;
     assert_ok(params_write_back(store, model, &err), &err);
     assert_true(tensor_f64_at(graph_find(model->graph, "val_8")->constant, 0) == 7);
-    assert_true(tensor_equal(graph_find(model->graph, "val_8")->constant, graph_find(model->graph, "val_75")->constant));
+    assert_true(
+        tensor_equal(graph_find(model->graph, "val_8")->constant, graph_find(model->graph, "val_75")->constant));
     params_free(store);
     model_free(model);
 }
@@ -287,10 +289,11 @@ static void a_weight_that_the_graph_normalises_is_found_behind_it(void **state)
 static void generated_names_are_told_by_their_operator(void **state)
 {
     (void)state;
-    static const char *const generated[] = {"val_12",        "embedding_2", "unsqueeze", "onnx::Add_7", "193",
-                                            "reduce_mean_1", "cumsum",      "view_3",    "_to_copy",    "/a/Constant_output_0"};
-    static const char *const kept[] = {"fc.weight", "pos",     "layer1",  "gamma_2",       "cls_token",
-                                       "scale_1",   "w",       "kernel0", "dense/kernel:0", "logit_scale"};
+    static const char *const generated[] = {"val_12",   "embedding_2",         "unsqueeze", "onnx::Add_7",
+                                            "193",      "reduce_mean_1",       "cumsum",    "view_3",
+                                            "_to_copy", "/a/Constant_output_0"};
+    static const char *const kept[] = {"fc.weight", "pos", "layer1",  "gamma_2",        "cls_token",
+                                       "scale_1",   "w",   "kernel0", "dense/kernel:0", "logit_scale"};
     Model *model = parse(OPSET "g (float[N] x) => (y) { y = Relu(x) }");
     Arena arena;
     Records records;
@@ -311,9 +314,10 @@ static void constants_may_be_named_as_frozen(void **state)
 {
     (void)state;
     Error err = {STATUS_OK, ""};
-    Model *model = parse(OPSET "g (float[N,2,3,3] x) => (y) <float[2,2,1,1] w={0.5,0.25,...}, float[2] s={1.0,0.5}, float[2] "
-                               "b={0.5,0.25}, float[2] m={0.5,0.125}, float[2] v={1.0,2.0}> {"
-                               "a = Conv(x, w) y = BatchNormalization(a, s, b, m, v) }");
+    Model *model =
+        parse(OPSET "g (float[N,2,3,3] x) => (y) <float[2,2,1,1] w={0.5,0.25,...}, float[2] s={1.0,0.5}, float[2] "
+                    "b={0.5,0.25}, float[2] m={0.5,0.125}, float[2] v={1.0,2.0}> {"
+                    "a = Conv(x, w) y = BatchNormalization(a, s, b, m, v) }");
     ParamList list = params_of(model);
     bool selected[8];
     const char *const constant[] = {"m"}, *const unknown[] = {"nothing"};

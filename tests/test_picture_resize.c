@@ -80,8 +80,8 @@ static void nearest_takes_the_pixel_under_the_centre(void **state)
     picture_release(&result);
 }
 
-/* The memory of the result is used again, also for numbers on the way: what an earlier picture left there must not get into
- * a sum (sanitizers see an overflow in a lane that nobody reads). */
+/* The memory of the result is used again, also for numbers on the way: what an earlier picture left there must not get
+ * into a sum (sanitizers see an overflow in a lane that nobody reads). */
 static void what_lies_in_used_memory_does_not_count(void **state)
 {
     (void)state;

@@ -273,8 +273,7 @@ static void a_deep_chain_is_cut_into_segments(void **state)
     model_free(model);
 }
 
-/* ---- the bill ------------------------------------------------------------------------------------------------------
- */
+/* ---- the bill ---------------------------------------------------------------------------------------------------- */
 
 static void the_bill_is_what_is_allocated(void **state)
 {

@@ -1,8 +1,8 @@
-/* What a model costs before it runs grows as the model does: parsing, export, import, checking, parameters, heads, shapes, passes
- * with and without gradients and the plan of graphs six times as large take at most 18 times as long. A linear step takes
- * 6 to 10 (the larger graph leaves the caches), a quadratic one 36. Counted in CPU time of this process, both sizes in turn and
- * the best turn of each stage, in memory that is not given back in between, so that a busy machine does not matter; what
- * takes milliseconds is not judged. */
+/* What a model costs before it runs grows as the model does: parsing, export, import, checking, parameters, heads,
+ * shapes, passes with and without gradients and the plan of graphs six times as large take at most 18 times as long. A
+ * linear step takes 6 to 10 (the larger graph leaves the caches), a quadratic one 36. Counted in CPU time of this
+ * process, both sizes in turn and the best turn of each stage, in memory that is not given back in between, so that a
+ * busy machine does not matter; what takes milliseconds is not judged. */
 #include "tests/large_graphs.h"
 #include "tests/test.h"
 
@@ -19,9 +19,14 @@ static const double judged_seconds = 0.02;
 /* ---- the stages ---------------------------------------------------------------------------------------------- */
 
 enum { STAGE_PARSE, STAGE_FILE, STAGE_PARAMS, STAGE_HEADS, STAGE_SYMBOLIC, STAGE_RUN, STAGE_TRAIN, STAGE_PLAN, STAGES };
-static const char *const stage_names[STAGES] = {"parse", "export and import", "params_find", "heads_find",
-                                                "shapes_symbolic", "working_build to run",
-                                                "working_build to train", "plan_build"};
+static const char *const stage_names[STAGES] = {"parse",
+                                                "export and import",
+                                                "params_find",
+                                                "heads_find",
+                                                "shapes_symbolic",
+                                                "working_build to run",
+                                                "working_build to train",
+                                                "plan_build"};
 
 typedef struct Clock {
     double *seconds, last;
@@ -52,8 +57,13 @@ static void build_and_plan(const LargeKind *kind, Model *document, const ParamLi
     if (!kind->trains)
         return;
     const LossSpec loss = {.kind = LOSS_MSE, .weight = 1, .ignore_index = -1, .target_name = "target"};
-    options = (WorkingOptions){.bindings = &batch, .binding_count = 1, .training = true, .params = params,
-                               .losses = &loss, .loss_count = 1, .gradients = true};
+    options = (WorkingOptions){.bindings = &batch,
+                               .binding_count = 1,
+                               .training = true,
+                               .params = params,
+                               .losses = &loss,
+                               .loss_count = 1,
+                               .gradients = true};
     assert_ok(working_build(document, &options, &working, &err), &err);
     lap(clock, STAGE_TRAIN);
     ParamStore *store = NULL;

@@ -1,5 +1,5 @@
-/* A file that ends early: at every byte of a small model it is refused, or, where one top-level field has just ended, a complete
- * smaller model; never a crash, never half a tensor. */
+/* A file that ends early: at every byte of a small model it is refused, or, where one top-level field has just ended, a
+ * complete smaller model; never a crash, never half a tensor. */
 #include "tests/graph_test.h"
 
 #include <stdlib.h>
@@ -8,7 +8,8 @@
 #include "onnx/base/file.h"
 
 static const char net[] =
-    "<ir_version: 8, opset_import: [\"\" : 17, \"ai.onnx.ml\" : 3], producer_name: \"hand\", metadata_props: [\"names\" : \"{0: 'a'}\"]> "
+    "<ir_version: 8, opset_import: [\"\" : 17, \"ai.onnx.ml\" : 3], producer_name: \"hand\", metadata_props: "
+    "[\"names\" : \"{0: 'a'}\"]> "
     "net (float[N,3,8,8] image) => (float[N,10] scores) <float[4,3,3,3] w = {0.1, ...}, float[10,4] v = {0.25, ...}> {"
     "  c = Conv <kernel_shape = [3, 3]> (image, w) r = Relu (c) p = GlobalAveragePool (r) f = Flatten (p)"
     "  scores = Gemm <transB = 1, alpha = 0.5> (f, v) }";

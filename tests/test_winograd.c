@@ -7,7 +7,8 @@
 /* 40 channels: the last block of 16 is padded. */
 static const char net[] =
     "<ir_version: 8, opset_import: [\"\" : 17]> g (float[16,40,14,14] x) => (float[16,8] y) <"
-    "float[256,40,3,3] w1={0.1,...}, float[256] b1={0.1,...}, float[256,256,3,3] w2={0.1,...}, float[8,256] wf={0.1,...}, "
+    "float[256,40,3,3] w1={0.1,...}, float[256] b1={0.1,...}, float[256,256,3,3] w2={0.1,...}, float[8,256] "
+    "wf={0.1,...}, "
     "float[8] bf={0.1,...}> {"
     "c1 = Conv<pads=[1,1,1,1]>(x, w1, b1) a1 = Relu(c1) c2 = Conv<pads=[1,1,1,1]>(a1, w2) s = Add(c2, a1) a2 = Relu(s) "
     "p = GlobalAveragePool(a2) f = Flatten(p) y = Gemm<transB=1>(f, wf, bf) }";

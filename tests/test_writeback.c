@@ -31,9 +31,10 @@ static void live_batchnorms_of_every_opset_get_inference_form(void **state)
 static void statistics_that_somebody_reads_stay_as_written(void **state)
 {
     (void)state;
-    Model *model = parse_model("<ir_version: 8, opset_import: [\"\" : 15]> g (float[N,2,3] x) => (float[N,2,3] y, float[2] m1) "
-                               "<float[2] s = {1.0, ...}, float[2] b = {0.0, ...}, float[2] m = {0.0, ...}, float[2] v = {1.0, ...}> "
-                               "{ y, m1, v1 = BatchNormalization <training_mode = 1> (x, s, b, m, v) }");
+    Model *model = parse_model(
+        "<ir_version: 8, opset_import: [\"\" : 15]> g (float[N,2,3] x) => (float[N,2,3] y, float[2] m1) "
+        "<float[2] s = {1.0, ...}, float[2] b = {0.0, ...}, float[2] m = {0.0, ...}, float[2] v = {1.0, ...}> "
+        "{ y, m1, v1 = BatchNormalization <training_mode = 1> (x, s, b, m, v) }");
     document_to_inference(model);
     assert_int_equal(node_int(model->graph->first, "training_mode", 0), 1);
     assert_int_equal(model->graph->first->output_count, 3);

@@ -55,10 +55,10 @@ static inline void world_open(World *w, const char *text, const PlanOptions *opt
     world_read(w, text);
     assert_ok(params_find(w->document, false, &w->params, &w->err), &w->err);
     assert_ok(params_new(&w->params, &w->store, &w->err), &w->err);
-    world_plan(w,
-               &(WorkingOptions){
-                   .training = true, .params = &w->params, .losses = &loss, .loss_count = 1, .gradients = true},
-               options);
+    world_plan(
+        w,
+        &(WorkingOptions){.training = true, .params = &w->params, .losses = &loss, .loss_count = 1, .gradients = true},
+        options);
 }
 
 /* Weights are constants. */

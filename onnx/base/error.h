@@ -26,8 +26,7 @@ typedef struct Error {
 
 /* Records the first cause and returns `status`, so that `return fail(err, ...)` reads as one step.
  * `err` may be NULL: then only the status survives. */
-Status fail(Error *err, Status status, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
+Status fail(Error *err, Status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* Puts `prefix: ` before a message already recorded (a file or node name that an inner function could
  * not know). Does nothing while there is no message. */
@@ -37,19 +36,19 @@ void error_prefix(Error *err, const char *format, ...) __attribute__((format(pri
 void error_clear(Error *err);
 
 /* Leaves the function with the callee's status. Use it where nothing is held. */
-#define TRY(call)                             \
-    do {                                      \
-        Status try_status_ = (call);          \
-        if (try_status_ != STATUS_OK)         \
-            return try_status_;               \
+#define TRY(call)                                                                                                      \
+    do {                                                                                                               \
+        Status try_status_ = (call);                                                                                   \
+        if (try_status_ != STATUS_OK)                                                                                  \
+            return try_status_;                                                                                        \
     } while (0)
 
 /* The same for a function with a release ladder: needs `Status status` and a label `done`. */
-#define TRY_DONE(call)                        \
-    do {                                      \
-        status = (call);                      \
-        if (status != STATUS_OK)              \
-            goto done;                        \
+#define TRY_DONE(call)                                                                                                 \
+    do {                                                                                                               \
+        status = (call);                                                                                               \
+        if (status != STATUS_OK)                                                                                       \
+            goto done;                                                                                                 \
     } while (0)
 
 #endif

@@ -1,10 +1,9 @@
 /* Files: mapping for reading, and replacing atomically for writing.
  *
  * A file that others than its owner and the user's own group may write is copied into memory. One that is mapped and
- * shrinks all the same, under mapping_guard, reads as zeros and is reported; without the guard, which a host program may
- * not want, it is SIGBUS.
- * An AtomicFile collects into a temporary file beside the target and becomes the target by rename after
- * fsync; whatever goes wrong before, the target is untouched and the temporary file is removed. */
+ * shrinks all the same, under mapping_guard, reads as zeros and is reported; without the guard, which a host program
+ * may not want, it is SIGBUS. An AtomicFile collects into a temporary file beside the target and becomes the target by
+ * rename after fsync; whatever goes wrong before, the target is untouched and the temporary file is removed. */
 #ifndef REGRAFT_BASE_FILE_H
 #define REGRAFT_BASE_FILE_H
 

@@ -21,9 +21,9 @@ uint64_t rng_mix(uint64_t a, uint64_t b);
 void philox(uint64_t seed, uint64_t stream, uint64_t counter, uint32_t out[4]);
 
 uint32_t rng_u32(Rng *rng);
-uint64_t rng_below(Rng *rng, uint64_t n);           /* uniform in [0, n), unbiased; n > 0 */
-double rng_uniform(Rng *rng);                       /* [0, 1) with 32 random bits */
-double rng_normal(Rng *rng);                        /* mean 0, deviation 1 (Box-Muller, one of the pair) */
+uint64_t rng_below(Rng *rng, uint64_t n);            /* uniform in [0, n), unbiased; n > 0 */
+double rng_uniform(Rng *rng);                        /* [0, 1) with 32 random bits */
+double rng_normal(Rng *rng);                         /* mean 0, deviation 1 (Box-Muller, one of the pair) */
 void rng_shuffle(Rng *rng, size_t *items, size_t n); /* Fisher-Yates */
 
 #endif

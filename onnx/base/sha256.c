@@ -1,6 +1,6 @@
 /* SHA-256 after FIPS 180-4, section 6.2; the constants are the first 32 bits of the fractional parts of the cube roots
- * (k) and square roots (initial state) of the first primes. Processors that have instructions for it (x86's SHA extensions) use
- * them: a model of 100 MB is hashed in a tenth of the time. */
+ * (k) and square roots (initial state) of the first primes. Processors that have instructions for it (x86's SHA
+ * extensions) use them: a model of 100 MB is hashed in a tenth of the time. */
 #include "onnx/base/sha256.h"
 
 #include <stdbool.h>

@@ -6,6 +6,7 @@
 
 /* 64 hex digits and a terminator. */
 void sha256_hex(const void *bytes, size_t size, char hex[65]);
-void sha256_hex_plain(const void *bytes, size_t size, char hex[65]); /* without the processor's instructions: for tests */
+void sha256_hex_plain(const void *bytes, size_t size,
+                      char hex[65]); /* without the processor's instructions: for tests */
 
 #endif

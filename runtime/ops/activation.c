@@ -205,8 +205,7 @@ static Status hard_swish_grad(GradContext *context, Error *err)
     return grad_from_input(context, "HardSwishGrad");
 }
 
-/* ---- Softplus: ln(1 + e^x); Softsign: x / (1 + |x|) ---------------------------------------------------------------
- */
+/* ---- Softplus: ln(1 + e^x); Softsign: x / (1 + |x|) -------------------------------------------------------------- */
 
 ELEMENTWISE(softplus, X_OF, NO_PARAMS, (x > 0 ? x : 0) + log1p(exp(-fabs(x))), vector_softplus(x))
 ELEMENTWISE(softplus_back, GRAD_OF, NO_PARAMS, dy / (1 + exp(-x)), dy *vector_sigmoid(x))
@@ -226,8 +225,7 @@ static Status softsign_grad(GradContext *context, Error *err)
     return grad_from_input(context, "SoftsignGrad");
 }
 
-/* ---- Shrink: towards 0 by bias outside [-lambd, lambd], 0 inside ---------------------------------------------------
- */
+/* ---- Shrink: towards 0 by bias outside [-lambd, lambd], 0 inside ------------------------------------------------- */
 
 static void shrink_params(const Node *node, double *p)
 {
@@ -258,8 +256,7 @@ static Status shrink_grad(GradContext *context, Error *err)
     return grad_from_input(context, "ShrinkGrad");
 }
 
-/* ---- Swish: x sigmoid(alpha x); SwiGLU: swish(a) b; Mish: x tanh(softplus(x))
- * ---------------------------------------- */
+/* ---- Swish: x sigmoid(alpha x); SwiGLU: swish(a) b; Mish: x tanh(softplus(x)) ------------------------------------ */
 
 static void swish_params(const Node *node, double *p)
 {
@@ -346,8 +343,7 @@ static Status mish_grad(GradContext *context, Error *err)
     return grad_from_input(context, "MishGrad");
 }
 
-/* ---- Erf, and Gelu: x P(X <= x) for a normal X, exactly or with tanh
- * ---------------------------------------------------- */
+/* ---- Erf, and Gelu: x P(X <= x) for a normal X, exactly or with tanh --------------------------------------------- */
 
 #define TWO_BY_ROOT_PI 1.1283791670955126 /* 2 / sqrt(pi) */
 #define ROOT_HALF 0.70710678118654752
@@ -483,8 +479,7 @@ static Status fast_gelu_grad(GradContext *context, Error *err)
     return biased_gelu_grad(context, "tanh");
 }
 
-/* ---- the table
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 #define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE | OP_FUSES)
 #define MOVES (PLAIN | OP_MOVES_ZERO)

@@ -340,8 +340,7 @@ static Status extremum_grad(GradContext *context, Error *err)
     return b->status;
 }
 
-/* ---- Clip: min(high, max(x, low)); both bounds optional ------------------------------------------------------------
- */
+/* ---- Clip: min(high, max(x, low)); both bounds optional ---------------------------------------------------------- */
 
 /* p: whether there is a lower bound, an upper one. The bounds are the inputs after x. */
 static void clip_params(const Node *node, double *p)
@@ -486,8 +485,7 @@ static Status clip_upgrade(Node *node, Error *err)
     return STATUS_OK;
 }
 
-/* ---- Where: any dtype
- * ------------------------------------------------------------------------------------------------ */
+/* ---- Where: any dtype -------------------------------------------------------------------------------------------- */
 
 static Status where_infer(Node *node, Error *err)
 {
@@ -544,8 +542,7 @@ static Status where_grad(GradContext *context, Error *err)
     return b->status;
 }
 
-/* ---- bits
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- bits -------------------------------------------------------------------------------------------------------- */
 
 #define BITS(name, whole, natural)                                                                                     \
     ELEMENTWISE_REFERENCE(name, int64_t, i64, XY_OF(int64_t), whole)                                                   \
@@ -577,8 +574,7 @@ BITS(bit_xor, x ^ y, x ^ y)
 BITS(bit_not, ~x + 0 * y, ~x + 0 * y)
 BITS(bit_shift, shift(x, y, p[0] != 0), y > 63 ? 0 : (p[0] != 0 ? x << y : x >> y))
 
-/* ---- the table
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 #define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE | OP_FUSES)
 #define ROW(op, first, min, max, prefix, ...)                                                                          \

@@ -208,8 +208,7 @@ static Value *mask_bias(Builder *b, Value *mask, DType dtype, int64_t keys)
     return compose_concat(b, parts, 2, last);
 }
 
-/* ---- Attention ----------------------------------------------------------------------------------------------------
- */
+/* ---- Attention --------------------------------------------------------------------------------------------------- */
 
 enum { IN_Q, IN_K, IN_V, IN_MASK, IN_PAST_KEY, IN_PAST_VALUE, IN_LENGTHS };
 
@@ -339,8 +338,7 @@ static Status attention_expand(Node *node, Builder *b, Error *err)
     return b->status;
 }
 
-/* ---- RotaryEmbedding ------------------------------------------------------------------------------------------------
- */
+/* ---- RotaryEmbedding --------------------------------------------------------------------------------------------- */
 
 typedef struct Rotary {
     Value *x, *cos, *sin; /* x [B, S, H, D] or [B, H, S, D]; tables [B, S, R/2] */
@@ -470,8 +468,7 @@ static Status microsoft_rotary_expand(Node *node, Builder *b, Error *err)
     return rotary_finish(node, b, &r);
 }
 
-/* ---- com.microsoft.MultiHeadAttention and com.microsoft.Attention
- * ------------------------------------------------------ */
+/* ---- com.microsoft.MultiHeadAttention and com.microsoft.Attention ------------------------------------------------ */
 
 /* key_padding_mask of these operators: [B, Skv] or [B, Sq, Skv] of 0 (hidden) and 1, or [B] lengths. The bias
  * broadcasts to [B, 1, Sq, Skv]. */
@@ -598,8 +595,7 @@ static Status microsoft_attention_expand(Node *node, Builder *b, Error *err)
     return microsoft_core(node, b, &core, node_input(node, 3), node_input(node, 5));
 }
 
-/* ---- com.microsoft.EmbedLayerNormalization
- * ------------------------------------------------------------------------------- */
+/* ---- com.microsoft.EmbedLayerNormalization ----------------------------------------------------------------------- */
 
 enum { IDS, SEGMENTS, WORDS, POSITIONS, SEGMENT_TABLE, GAMMA, BETA, EMBED_MASK, POSITION_IDS };
 

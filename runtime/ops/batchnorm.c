@@ -6,10 +6,10 @@
  *     BatchNormReplay(x, scale, bias, saved_mean, saved_var)         y again, states left alone
  *     BatchNormTrainGrad(dy, x, scale, saved_mean, saved_var, bias)  dx [, dscale, dbias]
  *     BatchNormFixedGrad(dy, x, scale, mean, var)                    dx [, dscale, dbias]; statistics are constants
- * Attributes epsilon, momentum; of the training rows also `activation`, the operator that follows (passes/fuse.c puts it
- * there), with low and high when it is Clip. Variances are the population's, as ONNX says. The kernel updates the states in place,
- *     state = state * momentum + statistic * (1 - momentum);
- * eval, which is a function of its inputs, leaves them alone. Kernels are in batchnorm_kernel.c. */
+ * Attributes epsilon, momentum; of the training rows also `activation`, the operator that follows (passes/fuse.c puts
+ * it there), with low and high when it is Clip. Variances are the population's, as ONNX says. The kernel updates the
+ * states in place, state = state * momentum + statistic * (1 - momentum); eval, which is a function of its inputs,
+ * leaves them alone. Kernels are in batchnorm_kernel.c. */
 #include "runtime/ops/batchnorm.h"
 
 #include <math.h>
@@ -278,8 +278,7 @@ static Status grad_eval(EvalContext *context, Error *err)
             double x_hat = (in.data[BATCHNORM_GRAD_X][i] - mean[c]) * inverse;
             double dy = in.data[BATCHNORM_GRAD_DY][i];
             if (!fixed)
-                dy *= slope(context->node,
-                            in.data[BATCHNORM_GRAD_SCALE][c] * x_hat + in.data[BATCHNORM_GRAD_BIAS][c]);
+                dy *= slope(context->node, in.data[BATCHNORM_GRAD_SCALE][c] * x_hat + in.data[BATCHNORM_GRAD_BIAS][c]);
             if (pass == 0) {
                 dbias[c] += dy;
                 dscale[c] += dy * x_hat;
@@ -359,8 +358,8 @@ static Status batchnorm_train_grad(GradContext *context, Error *err)
                        node->outputs[BATCHNORM_SAVED_MEAN],
                        node->outputs[BATCHNORM_SAVED_VAR],
                        node->inputs[BATCHNORM_BIAS]};
-    Node *gradient =
-        build_grad(context, "BatchNormTrainGrad", inputs, 6, context->wants[BATCHNORM_SCALE] || context->wants[BATCHNORM_BIAS]);
+    Node *gradient = build_grad(context, "BatchNormTrainGrad", inputs, 6,
+                                context->wants[BATCHNORM_SCALE] || context->wants[BATCHNORM_BIAS]);
     if (gradient != NULL)
         node_copy_attrs(gradient, node);
     take_gradients(context, gradient);

@@ -1,7 +1,7 @@
-/* Batch normalisation planned: own loops throughout, in whatever layout and precision channel tensors have in the plan. With fixed
- * statistics it is one affine map a channel (channel_affine.c). With the batch's own, batchnorm_train.c does it together
- * with the activation; oneDNN's primitive reads once more for the variance, fuses no activation but ReLU, and keeps a
- * mask for that one. Running statistics are updated in place by the forward step. */
+/* Batch normalisation planned: own loops throughout, in whatever layout and precision channel tensors have in the plan.
+ * With fixed statistics it is one affine map a channel (channel_affine.c). With the batch's own, batchnorm_train.c does
+ * it together with the activation; oneDNN's primitive reads once more for the variance, fuses no activation but ReLU,
+ * and keeps a mask for that one. Running statistics are updated in place by the forward step. */
 #include <math.h>
 #include <string.h>
 
@@ -27,7 +27,8 @@ static BatchNormState *state_make(PlanContext *context, const ChannelView *view)
     return state;
 }
 
-/* Scratch of the fixed kernels: two double sums for each sample and channel, three float coefficients for each channel. */
+/* Scratch of the fixed kernels: two double sums for each sample and channel, three float coefficients for each channel.
+ */
 typedef struct Scratch {
     double *first, *second;
     float *a, *b, *c;

@@ -7,22 +7,22 @@
  * dear (Swish) the sums leave dz in the place of dx.
  *
  * Each direction reads twice: sums first, then results. Groups of channels are taken in turns that fit the cores' own
- * caches, both readings of a turn by the same thread: the second comes from cache. Sums are made unit by unit in double and
- * added in order, so results are the same at any number of threads. */
+ * caches, both readings of a turn by the same thread: the second comes from cache. Sums are made unit by unit in double
+ * and added in order, so results are the same at any number of threads. */
 #include <math.h>
 
 #include "runtime/ops/batchnorm_lanes.h"
 #include "runtime/ops/channel_unit.h"
 
 enum {
-    TURN_BYTES = 512 << 10, /* of one tensor, a thread and turn: half of a core's second-level cache */
+    TURN_BYTES = 512 << 10,  /* of one tensor, a thread and turn: half of a core's second-level cache */
     STREAM_BYTES = 16 << 20, /* a result of this size is out of the caches before anyone reads it */
-    SAMPLES = 4             /* rows whose mean stands in for a unit's until it is known */
+    SAMPLES = 4              /* rows whose mean stands in for a unit's until it is known */
 };
 
 typedef struct Job {
     const BatchNormLoop *loop;
-    int64_t first_group, groups; /* of this turn */
+    int64_t first_group, groups;         /* of this turn */
     ChannelTerm k, mean, bias, b, share; /* share: dbias/M */
 } Job;
 
@@ -84,7 +84,7 @@ VECTOR_INLINE bool is_dear(BatchNormActivation kind)
     return kind == BATCHNORM_SWISH;
 }
 
-/* ---- walking ------------------------------------------------------------------------------------------------------ */
+/* ---- walking ----------------------------------------------------------------------------------------------------- */
 
 /* How a body is compiled: what it may treat as constants. */
 typedef struct Shape {
@@ -182,7 +182,7 @@ static LaneRows lane_rows(const BatchNormLoop *loop, const Unit *unit, const Lan
                       .high = loop->high};
 }
 
-/* ---- forward: means and squares about them of each unit ---------------------------------------------------------------- */
+/* ---- forward: means and squares about them of each unit ---------------------------------------------------------- */
 
 VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, const Lanes *l, double *first, double *second)
 {
@@ -266,7 +266,7 @@ static void moments_range(int64_t begin, int64_t end, void *context)
     }
 }
 
-/* ---- forward: results ------------------------------------------------------------------------------------------------ */
+/* ---- forward: results -------------------------------------------------------------------------------------------- */
 
 /* A result larger than the caches is written past them: a plain store would first read what it overwrites. */
 VECTOR_INLINE void apply_stream(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
@@ -405,7 +405,7 @@ static void sums_range(int64_t begin, int64_t end, void *context)
     }
 }
 
-/* ---- gradient: dx -------------------------------------------------------------------------------------------------- */
+/* ---- gradient: dx ------------------------------------------------------------------------------------------------ */
 
 VECTOR_INLINE void spread_plane(const Job *job, const Unit *unit, int64_t lanes, Shape shape, const Lanes *l)
 {
@@ -456,7 +456,7 @@ static void spread_range(int64_t begin, int64_t end, void *context)
     }
 }
 
-/* ---- turns ----------------------------------------------------------------------------------------------------------- */
+/* ---- turns ------------------------------------------------------------------------------------------------------- */
 
 size_t batchnorm_scratch(const ChannelView *view)
 {
@@ -553,11 +553,7 @@ void batchnorm_again(BatchNormLoop *loop, void *scratch)
 {
     const ChannelView *v = loop->view;
     float *k = loop_begin(loop, scratch);
-    Job job = {.loop = loop,
-               .groups = group_count(v),
-               .k = {k, 0},
-               .mean = {loop->mean, 0},
-               .bias = {loop->bias, 0}};
+    Job job = {.loop = loop, .groups = group_count(v), .k = {k, 0}, .mean = {loop->mean, 0}, .bias = {loop->bias, 0}};
     find_factors(loop, k);
     parallel_for(v->batch * job.groups, 1, apply_range, &job);
 }

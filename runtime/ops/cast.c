@@ -7,8 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-/* ---- 8-bit floats: saturate and round_mode ------------------------------------------------------------------------
- */
+/* ---- 8-bit floats: saturate and round_mode ----------------------------------------------------------------------- */
 
 typedef enum RoundMode { ROUND_UP, ROUND_DOWN, ROUND_NEAREST } RoundMode;
 
@@ -56,8 +55,7 @@ static Status to_f8(EvalContext *context, const Array *in, DType to, Error *err)
     return STATUS_OK;
 }
 
-/* ---- strings -------------------------------------------------------------------------------------------------------
- */
+/* ---- strings ----------------------------------------------------------------------------------------------------- */
 
 /* The shortest text that reads back as the same number, written as numpy does: 0.1, 1e-07, 1.5e+20. */
 static Bytes float_text(Arena *arena, double x, bool single)
@@ -132,8 +130,7 @@ static Status from_strings(EvalContext *context, const Array *in, DType to, Erro
     return array_convert(context->arena, numbers, to, &context->out[0], err);
 }
 
-/* ---- Cast, CastLike
- * --------------------------------------------------------------------------------------------------- */
+/* ---- Cast, CastLike ---------------------------------------------------------------------------------------------- */
 
 static bool is_like(const Node *node)
 {
@@ -206,8 +203,7 @@ static Status cast_upgrade(Node *node, Error *err)
     return STATUS_OK;
 }
 
-/* ---- planned: the pairs that masks, indices and scores need
- * -------------------------------------------------------------- */
+/* ---- planned: the pairs that masks, indices and scores need ------------------------------------------------------ */
 
 typedef void (*Convert)(const void *from, void *to, int64_t begin, int64_t end);
 
@@ -288,8 +284,7 @@ static Status cast_prepare(PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- BitCast: the same bits under another type
- * ---------------------------------------------------------------------------- */
+/* ---- BitCast: the same bits under another type ------------------------------------------------------------------- */
 
 static Status bitcast_infer(Node *node, Error *err)
 {
@@ -322,8 +317,7 @@ static Status bitcast_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- the table
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 const OpDef ops_cast[] = {
     {.name = "Cast",

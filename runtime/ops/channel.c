@@ -197,8 +197,7 @@ void channel_view_add(const ChannelView *view, const float *bias, void *y)
         parallel_for(view->batch * view->spatial, 64, add_nhwc, &job);
 }
 
-/* ---- means over positions -----------------------------------------------------------------------------------------
- */
+/* ---- means over positions ---------------------------------------------------------------------------------------- */
 
 VECTOR_CLONES
 static void mean_plain(int64_t first, int64_t last, void *context) /* over [N, C] */

@@ -30,8 +30,7 @@ void channel_view_add(const ChannelView *view, const float *bias, void *y);
 void channel_view_mean(const ChannelView *view, const void *x, float *mean);
 void channel_view_spread(const ChannelView *view, const float *mean, void *x);
 
-/* ---- channel_affine.c: what normalisations are made of ------------------------------------------------------------
- */
+/* ---- channel_affine.c: what normalisations are made of ----------------------------------------------------------- */
 
 /* One coefficient for each channel, or (stride = C) for each sample and channel: coefficient of (n, c) is at
  * data[n * stride + c]. NULL data: zero. */
@@ -41,8 +40,8 @@ typedef struct ChannelTerm {
 } ChannelTerm;
 
 /* first[n, c] = sum over s of (u - p);  second[n, c] = sum over s of (u - p) * (v - q).  `v` may be NULL: no second. */
-void channel_moments(const ChannelView *view, const void *u, ChannelTerm p, const void *v, ChannelTerm q,
-                     double *first, double *second);
+void channel_moments(const ChannelView *view, const void *u, ChannelTerm p, const void *v, ChannelTerm q, double *first,
+                     double *second);
 /* y = a*(u - p) + b*(v - q) + c. `v` may be NULL; y may be u or v. Taking centres off first keeps what is left after
  * them exact. The padding of blocks becomes zero. */
 typedef struct ChannelMap {

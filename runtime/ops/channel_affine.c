@@ -112,8 +112,8 @@ static void moments_range(int64_t begin, int64_t end, void *context)
     }
 }
 
-void channel_moments(const ChannelView *view, const void *u, ChannelTerm p, const void *v, ChannelTerm q,
-                     double *first, double *second)
+void channel_moments(const ChannelView *view, const void *u, ChannelTerm p, const void *v, ChannelTerm q, double *first,
+                     double *second)
 {
     Job job = {.view = view, .map = {.u = u, .v = v != NULL ? v : u, .p = p, .q = q}, .first = first, .second = second};
     parallel_for(unit_count(view), 1, moments_range, &job);
@@ -160,8 +160,8 @@ VECTOR_INLINE void affine_plane(const ChannelMap *map, bool narrow, const Unit *
     }
 #pragma omp simd
     for (int64_t r = 0; r < unit->rows; r++)
-        bf16_put(map->y, base + r,
-                 a * (bf16_at(u, base + r, narrow) - p) + b * (bf16_at(v, base + r, narrow) - q) + c, narrow);
+        bf16_put(map->y, base + r, a * (bf16_at(u, base + r, narrow) - p) + b * (bf16_at(v, base + r, narrow) - q) + c,
+                 narrow);
 }
 
 VECTOR_INLINE void affine_unit(const ChannelMap *map, bool narrow, const Unit *unit, const Lanes *k)

@@ -34,7 +34,8 @@ Status compose_body(Builder *b, Graph *body, Value *const *in, Value **out, Erro
  * interpreter run that. Fails where no interpreter stands behind the context (folding). */
 Status eval_expanded(EvalContext *context, Error *err);
 
-/* The infer of such a row, where no formula is at hand: the types that the expansion has. Every output must be replaced by it. */
+/* The infer of such a row, where no formula is at hand: the types that the expansion has. Every output must be replaced
+ * by it. */
 Status infer_expanded(Node *node, Error *err);
 
 void perm_identity(int rank, int64_t *perm);

@@ -3,8 +3,8 @@
  * Where a graph is planned or differentiated, bodies disappear instead (`expand`): an If becomes the branch it takes,
  * or both and a Where on the result; a Loop with a known number of turns and a Scan become their turns, one behind the
  * other. What is left (a Loop whose end depends on data) runs in the interpreter only. */
-#include "runtime/ops/compose.h"
 #include "passes/passes.h"
+#include "runtime/ops/compose.h"
 #include "runtime/ops/ops.h"
 
 #include <string.h>

@@ -6,9 +6,9 @@
  * weights': what the library would choose itself there costs hidden reorders. A parameter's home is the forward's
  * weight layout. In a bf16 plan the same is tried in bf16 first and taken where code is generated for it; weights are
  * then reordered from their f32 home at every step, and their gradients come out in f32, in the layout that is their
- * home. Where the plan allows it the library may take Winograd's algorithm (oneDNN before 3.2, AVX-512: half the time of a
- * 3x3 kernel for a rounding error of 1e-6). ConvTranspose is a convolution's backward-data primitive with its own bias
- * loop. */
+ * home. Where the plan allows it the library may take Winograd's algorithm (oneDNN before 3.2, AVX-512: half the time
+ * of a 3x3 kernel for a rounding error of 1e-6). ConvTranspose is a convolution's backward-data primitive with its own
+ * bias loop. */
 #include "runtime/ops/conv.h"
 
 #include <string.h>
@@ -91,9 +91,9 @@ static void describe(Attempt *attempt, const Descriptors *d)
         return;
     }
     if (attempt->direction == DIRECTION_INPUT)
-        status = dnnl_convolution_backward_data_primitive_desc_create(
-            &attempt->descriptor, engine, attempt->algorithm, d->x, d->w, d->y, d->stride, d->dilation, d->begin,
-            d->end, forward, user);
+        status = dnnl_convolution_backward_data_primitive_desc_create(&attempt->descriptor, engine, attempt->algorithm,
+                                                                      d->x, d->w, d->y, d->stride, d->dilation,
+                                                                      d->begin, d->end, forward, user);
     else
         status = dnnl_convolution_backward_weights_primitive_desc_create(
             &attempt->descriptor, engine, attempt->algorithm, d->x, d->dw, d->bias, d->y, d->stride, d->dilation,
@@ -372,8 +372,7 @@ Status fused_conv_prepare(PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- backward through the input, and ConvTranspose -----------------------------------------------------------------
- */
+/* ---- backward through the input, and ConvTranspose --------------------------------------------------------------- */
 
 /* The arguments of a backward-data primitive: input 0 is the gradient of y, output 0 that of x. */
 static Status input_args(PlanContext *context, const Attempt *attempt, DnnlArg args[3], Error *err)
@@ -537,8 +536,7 @@ Status conv_transpose_prepare(PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- backward into weights and bias --------------------------------------------------------------------------------
- */
+/* ---- backward into weights and bias ------------------------------------------------------------------------------ */
 
 Status conv_grad_weight_prepare(PlanContext *context, Error *err)
 {
@@ -566,8 +564,7 @@ Status conv_grad_weight_prepare(PlanContext *context, Error *err)
     return kernel_primitive(context, attempt.descriptor, args, bias ? 4 : 3, err);
 }
 
-/* ---- gradient of a bias alone
- * ---------------------------------------------------------------------------------------- */
+/* ---- gradient of a bias alone ------------------------------------------------------------------------------------ */
 
 static Status run_channel_sum(Step *step, Error *err)
 {

@@ -147,8 +147,8 @@ Status upgrade_broadcast_attrs(Node *node, Error *err);
 #define MICROSOFT_ROW(op, most, prefix, ...)                                                                           \
     {                                                                                                                  \
         .domain = "com.microsoft", .name = op, .since = 1, .last = 1, .min_inputs = 1, .max_inputs = most,             \
-        .min_outputs = 1, .max_outputs = 1, .infer = infer_like_first, .eval = prefix##_eval, .prepare = prefix##_prepare,   \
-        __VA_ARGS__                                                                                                    \
+        .min_outputs = 1, .max_outputs = 1, .infer = infer_like_first, .eval = prefix##_eval,                          \
+        .prepare = prefix##_prepare, __VA_ARGS__                                                                       \
     }
 
 /* A gradient row (dy, x or y, ...) -> dx. */

@@ -60,8 +60,7 @@ static Status flex_infer(Node *node, Error *err)
     return STATUS_OK;
 }
 
-/* ---- eval ---------------------------------------------------------------------------------------------------------
- */
+/* ---- eval -------------------------------------------------------------------------------------------------------- */
 
 /* values [B, Hq, L, S] through a body in the softmax's precision. */
 static Status run_modifier(EvalContext *context, const Flex *f, Graph *body, Array **values, Error *err)
@@ -141,8 +140,7 @@ static Status flex_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- expand ---------------------------------------------------------------------------------------------------------
- */
+/* ---- expand ------------------------------------------------------------------------------------------------------ */
 
 static Value *write_modifier(Builder *b, const Node *node, Graph *body, Value *x, Error *err)
 {

@@ -50,8 +50,7 @@ int64_t taps_product(const Taps *axes, int rank, const int64_t *dims, Pixel *pix
     return used;
 }
 
-/* ---- coordinates of GridSample ------------------------------------------------------------------------------------
- */
+/* ---- coordinates of GridSample ----------------------------------------------------------------------------------- */
 
 typedef enum Padding { PADDING_ZEROS, PADDING_BORDER, PADDING_REFLECTION } Padding;
 typedef enum Mode { MODE_NEAREST, MODE_LINEAR, MODE_CUBIC } Mode;
@@ -170,8 +169,7 @@ static Taps grid_taps(const GridMode *m, double g, int64_t length)
     return taps;
 }
 
-/* ---- GridSample
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- GridSample -------------------------------------------------------------------------------------------------- */
 
 static Status grid_sample_infer(Node *node, Error *err)
 {
@@ -326,8 +324,7 @@ static Status grid_sample_grad(GradContext *context, Error *err)
     return context->b.status;
 }
 
-/* ---- AffineGrid
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- AffineGrid -------------------------------------------------------------------------------------------------- */
 
 /* Place i of `length` between -1 and 1. */
 static double base_coordinate(int64_t i, int64_t length, bool align)
@@ -451,8 +448,7 @@ static Status affine_grid_grad(GradContext *context, Error *err)
     return context->b.status;
 }
 
-/* ---- rows
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 const OpDef ops_grid_sample[] = {
     {.name = "GridSample",

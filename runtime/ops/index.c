@@ -113,8 +113,9 @@ static Status gather_prepare(PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* PyTorch's exporter notes the call a node comes from: "...aten.embedding.default](args = (%weight, %ids, 0), ...". The third argument,
- * where there is one, is the row that gets no gradient (padding_idx); ONNX has no other place for it. */
+/* PyTorch's exporter notes the call a node comes from: "...aten.embedding.default](args = (%weight, %ids, 0), ...". The
+ * third argument, where there is one, is the row that gets no gradient (padding_idx); ONNX has no other place for it.
+ */
 static int64_t padding_row(const Node *node)
 {
     static const char call[] = "aten.embedding.default](args = (";
@@ -131,7 +132,8 @@ static int64_t padding_row(const Node *node)
     return at == NULL ? -1 : strtoll(at, NULL, 10);
 }
 
-/* GatherGrad(dy, indices) {axis, dims, padding}: dx[o, indices[k], r] += dy[o, k, r], where indices[k] is not `padding`. */
+/* GatherGrad(dy, indices) {axis, dims, padding}: dx[o, indices[k], r] += dy[o, k, r], where indices[k] is not
+ * `padding`. */
 static Status gather_grad(GradContext *context, Error *err)
 {
     (void)err;
@@ -210,7 +212,9 @@ static Status gather_grad_eval(EvalContext *context, Error *err)
     const Array *dy = context->in[0], *indices = context->in[1];
     size_t rank;
     const int64_t *dims = node_ints(context->node, "dims", &rank);
-    GatherJob job = {.shape = gather_grad_shape(context->node, indices->count), .dtype = dy->dtype, .from = dy->data,
+    GatherJob job = {.shape = gather_grad_shape(context->node, indices->count),
+                     .dtype = dy->dtype,
+                     .from = dy->data,
                      .padding = node_int(context->node, "padding", -1)};
     Array *dx;
     int64_t *list = arena_array(context->arena, int64_t, (size_t)indices->count + 1);

@@ -285,8 +285,7 @@ static Status layer_norm_grad(GradContext *context, Error *err)
     return context->b.status;
 }
 
-/* ---- forms of other exporters ---------------------------------------------------------------------------------------
- */
+/* ---- forms of other exporters ------------------------------------------------------------------------------------ */
 
 static Status skip_infer(Node *node, Error *err)
 {

@@ -305,8 +305,7 @@ static Status linear_attention_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- gradient ------------------------------------------------------------------------------------------------------
- */
+/* ---- gradient ---------------------------------------------------------------------------------------------------- */
 
 /* LinearAttentionGrad(dy, dpresent, the inputs) -> a gradient for each input; for an omitted one an empty tensor. */
 static Status linear_attention_grad(GradContext *context, Error *err)

@@ -57,16 +57,14 @@ static Status equal_any_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- And, Or, Xor, Not: of bools -----------------------------------------------------------------------------------
- */
+/* ---- And, Or, Xor, Not: of bools --------------------------------------------------------------------------------- */
 
 COMPARISON(logical_and, XY_OF, x != 0 && y != 0)
 COMPARISON(logical_or, XY_OF, x != 0 || y != 0)
 COMPARISON(logical_xor, XY_OF, (x != 0) != (y != 0))
 COMPARISON(logical_not, X_OF, x == 0)
 
-/* ---- the table ------------------------------------------------------------------------------------------------------
- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 #define NO_GRADIENT "truth values carry no gradient"
 #define LOGIC_ROW(op, first, inputs, evaluation, preparation, upgrading)                                               \

@@ -230,8 +230,7 @@ static Status cross_entropy_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- NegativeLogLikelihoodLoss and ONNX's SoftmaxCrossEntropyLoss -------------------------------------------------
- */
+/* ---- NegativeLogLikelihoodLoss and ONNX's SoftmaxCrossEntropyLoss ------------------------------------------------ */
 
 static Status onnx_loss_infer(Node *node, Error *err)
 {
@@ -306,8 +305,7 @@ static Status nll_grad_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- the internal SoftmaxCrossEntropyLoss -------------------------------------------------------------------------
- */
+/* ---- the internal SoftmaxCrossEntropyLoss ------------------------------------------------------------------------ */
 
 static Status cross_entropy_infer(Node *node, Error *err)
 {
@@ -367,8 +365,7 @@ static Status cross_entropy_grad_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- its planned kernels --------------------------------------------------------------------------------------------
- */
+/* ---- its planned kernels ----------------------------------------------------------------------------------------- */
 
 typedef struct CrossEntropy {
     LossSetup setup;
@@ -539,8 +536,7 @@ static Status cross_entropy_grad_prepare(PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- BCEWithLogitsLoss ----------------------------------------------------------------------------------------------
- */
+/* ---- BCEWithLogitsLoss ------------------------------------------------------------------------------------------- */
 
 static Status bce_infer(Node *node, Error *err)
 {

@@ -7,8 +7,7 @@
 #include "runtime/ops/vector.h"
 #include "runtime/ops/wide.h"
 
-/* ---- local response normalisation ---------------------------------------------------------------------------------
- */
+/* ---- local response normalisation -------------------------------------------------------------------------------- */
 
 typedef struct LrnShape {
     int64_t batch, channels, spatial, before, after; /* neighbours that count */

@@ -44,8 +44,7 @@ static Status neg_grad(GradContext *context, Error *err)
     return context->b.status;
 }
 
-/* ---- functions with a derivative -----------------------------------------------------------------------------------
- */
+/* ---- functions with a derivative --------------------------------------------------------------------------------- */
 
 /* The derivative's rule: `from` says whether it reads the input or the output (called x in the formula either way). */
 #define DERIVATIVE(name, op_type, from, reference, fast)                                                               \
@@ -89,15 +88,13 @@ DERIVATIVE(acosh, "AcoshGrad", input, dy / sqrt(x * x - 1), dy / sqrtf(x * x - 1
 ELEMENTWISE(atanh, X_OF, NO_PARAMS, atanh(x), atanhf(x))
 DERIVATIVE(atanh, "AtanhGrad", input, dy / (1 - x * x), dy / (1.0F - x * x))
 
-/* ---- rounding: derivative zero wherever there is one
- * ------------------------------------------------------------------ */
+/* ---- rounding: derivative zero wherever there is one ------------------------------------------------------------- */
 
 ELEMENTWISE(floor, X_OF, NO_PARAMS, floor(x), floorf(x))
 ELEMENTWISE(ceil, X_OF, NO_PARAMS, ceil(x), ceilf(x))
 ELEMENTWISE(round, X_OF, NO_PARAMS, rint(x), rintf(x)) /* halves to even: the mode that processes start in */
 
-/* ---- tests: IsNaN, IsInf
- * ------------------------------------------------------------------------------------------------ */
+/* ---- tests: IsNaN, IsInf ----------------------------------------------------------------------------------------- */
 
 static Status test_infer(Node *node, Error *err)
 {
@@ -129,8 +126,7 @@ TEST(is_nan, NO_PARAMS, x != x, x != x ? 1.0F : 0.0F)
 TEST(is_inf, infinity_params, (x == -HUGE_VAL && p[0] != 0) || (x == HUGE_VAL && p[1] != 0),
      (x == -HUGE_VALF && p[0] != 0) || (x == HUGE_VALF && p[1] != 0) ? 1.0F : 0.0F)
 
-/* ---- the table
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 #define PLAIN (OP_ELEMENTWISE | OP_IN_PLACE | OP_FUSES)
 #define MOVES (PLAIN | OP_MOVES_ZERO)

@@ -392,8 +392,7 @@ static Status lp_pool_grad_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- unpooling -----------------------------------------------------------------------------------------------------
- */
+/* ---- unpooling --------------------------------------------------------------------------------------------------- */
 
 /* The shape that the indices of MaxUnpool count in: what the pooling it inverts had read. */
 static Status unpooled_dims(const Node *node, int rank, const int64_t *dims, int64_t out[RANK_MAX], Error *err)
@@ -477,8 +476,7 @@ static Status max_unpool_grad(GradContext *context, Error *err)
     return b->status;
 }
 
-/* ---- grad
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- grad -------------------------------------------------------------------------------------------------------- */
 
 /* The gradient row has the attributes of the row it differentiates, and the shape of what that one pooled. */
 static Value *build_pool_grad(GradContext *context, const char *op_type, Value *const *inputs, int count)
@@ -530,8 +528,7 @@ static Status lp_pool_grad(GradContext *context, Error *err)
     return context->b.status;
 }
 
-/* ---- rows
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 const OpDef ops_pool[] = {
     {.name = "MaxPool",

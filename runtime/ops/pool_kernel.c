@@ -1,7 +1,8 @@
 /* Poolings planned: the library's where it has generated code, own loops for means over all positions.
  *
- * Layouts and precision are tried as for convolutions: as the input lies, the family, channels last, plain. A MaxPoolTrain keeps the
- * library's workspace as its third output; its gradient sees from the layout of that input which of both wrote it. */
+ * Layouts and precision are tried as for convolutions: as the input lies, the family, channels last, plain. A
+ * MaxPoolTrain keeps the library's workspace as its third output; its gradient sees from the layout of that input which
+ * of both wrote it. */
 #include "runtime/ops/pool.h"
 
 #include <string.h>
@@ -194,8 +195,7 @@ Status max_pool_grad_prepare(PlanContext *context, Error *err)
     return kernel_primitive(context, attempt.descriptor, args, 3, err);
 }
 
-/* ---- average ------------------------------------------------------------------------------------------------------
- */
+/* ---- average ----------------------------------------------------------------------------------------------------- */
 
 /* Windows that ceil_mode lets run beyond the padding are divided by fewer elements; the library does not know that. */
 static bool average_fits(const PlanContext *context, const Type *type, const PoolShape *shape)
@@ -244,8 +244,7 @@ Status average_pool_grad_prepare(PlanContext *context, Error *err)
     return kernel_primitive(context, attempt.descriptor, args, 2, err);
 }
 
-/* ---- global average: own loops, the small side always plain -------------------------------------------------------
- */
+/* ---- global average: own loops, the small side always plain ------------------------------------------------------ */
 
 static Status run_global_average(Step *step, Error *err)
 {

@@ -353,8 +353,7 @@ static Status matmul_call(PlanContext *context, ProductState *state, bool bias, 
     return kernel_call(context, parts->descriptor, args, bias ? 4 : 3, &state->call, err);
 }
 
-/* ---- prepare ------------------------------------------------------------------------------------------------------
- */
+/* ---- prepare ----------------------------------------------------------------------------------------------------- */
 
 static void state_fill(ProductState *state, const Product *product)
 {

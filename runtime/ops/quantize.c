@@ -9,8 +9,7 @@
 
 #include <inttypes.h>
 
-/* ---- where an element finds its scale
- * ---------------------------------------------------------------------------------- */
+/* ---- where an element finds its scale ---------------------------------------------------------------------------- */
 
 /* Scale and zero point are indexed by (outer, axis / block, inner) of the quantised tensor's shape. */
 typedef struct Grid {
@@ -69,8 +68,7 @@ static Status zero_check(const Node *node, int64_t scale, int64_t zero, Error *e
                : infer_fail(node, err, "%lld scales and %lld zero points", (long long)scale, (long long)zero);
 }
 
-/* ---- one number
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- one number -------------------------------------------------------------------------------------------------- */
 
 static bool integer_range(DType dtype, double *low, double *high)
 {
@@ -114,8 +112,7 @@ static double quantize(double ratio, double zero, DType to, bool saturate, bool 
     return (double)q;
 }
 
-/* ---- QuantizeLinear
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- QuantizeLinear ---------------------------------------------------------------------------------------------- */
 
 static DType quantized_dtype(const Node *node, DType zero_dtype)
 {
@@ -175,8 +172,7 @@ static Status quantize_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- DequantizeLinear
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- DequantizeLinear -------------------------------------------------------------------------------------------- */
 
 static DType dequantized_dtype(const Node *node, DType scale)
 {
@@ -246,8 +242,7 @@ static Status dequantize_grad(GradContext *context, Error *err)
     return b->status;
 }
 
-/* ---- FakeQuantize: both in one, with the gradient straight through
- * ------------------------------------------------------------- */
+/* ---- FakeQuantize: both in one, with the gradient straight through ----------------------------------------------- */
 
 static DType fake_dtype(const Node *node)
 {
@@ -339,8 +334,7 @@ static Status dequantize_expand(Node *node, Builder *b, Error *err)
     return b->status;
 }
 
-/* ---- DynamicQuantizeLinear: to uint8 with the range found in x
- * ------------------------------------------------------------------- */
+/* ---- DynamicQuantizeLinear: to uint8 with the range found in x --------------------------------------------------- */
 
 static Status dynamic_infer(Node *node, Error *err)
 {
@@ -379,9 +373,7 @@ static Status dynamic_eval(EvalContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- the table
- * ------------------------------------------------------------------------------------------------------------------------
- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 const OpDef ops_quantize[] = {
     {.name = "QuantizeLinear",

@@ -271,8 +271,7 @@ static Status lstm_grad(GradContext *context, Error *err)
     return recurrent_grad(context, CELL_LSTM, "LSTMGrad", err);
 }
 
-/* ---- rows ---------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 static Status rnn_eval(EvalContext *context, Error *err)
 {

@@ -256,8 +256,7 @@ static void step_forward(const Reference *ref, int d, const double *x, Record *k
         lstm_step(ref, d, x, k);
 }
 
-/* ---- one sample in one direction -----------------------------------------------------------------------------------
- */
+/* ---- one sample in one direction --------------------------------------------------------------------------------- */
 
 static int64_t length_of(const Reference *ref, int64_t b)
 {

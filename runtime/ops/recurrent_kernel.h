@@ -105,7 +105,7 @@ void unit_gemm(const Unit *u, const Gemm *g);
 float *recurrent_pack(const Panels *panels, const float *from, int64_t k_stride, int64_t n_stride, float *to);
 const char *recurrent_kernel_name(const RecurrentState *state);
 
-/* ---- recurrent_backward.c, recurrent_gather.c --------------------------------------------------------------------- */
+/* ---- recurrent_backward.c, recurrent_gather.c -------------------------------------------------------------------- */
 
 /* A unit on its way back through a block of steps. */
 typedef struct Backward {

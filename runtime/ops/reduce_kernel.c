@@ -453,8 +453,7 @@ Status reduction_prepare(const Reduction *r, PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
-/* ---- the way back -------------------------------------------------------------------------------------------------
- */
+/* ---- the way back ------------------------------------------------------------------------------------------------ */
 
 typedef struct SpreadState {
     bool rows;   /* the last group is kept: copy rows; else fill runs */

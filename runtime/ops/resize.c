@@ -8,8 +8,7 @@
 
 #include "runtime/ops/wide.h"
 
-/* ---- what a node asks for -----------------------------------------------------------------------------------------
- */
+/* ---- what a node asks for ---------------------------------------------------------------------------------------- */
 
 /* The optional inputs as numbers; count 0: omitted or empty. */
 typedef struct ResizeInputs {
@@ -154,8 +153,7 @@ static Status read_specs(const Node *node, const int64_t *dims, int rank, const 
     return STATUS_OK;
 }
 
-/* ---- the matrix of one axis ----------------------------------------------------------------------------------------
- */
+/* ---- the matrix of one axis -------------------------------------------------------------------------------------- */
 
 /* Where output o lies in the input. */
 static double original(const ResizeMode *m, const AxisSpec *a, int64_t o)
@@ -308,8 +306,7 @@ static Status resize_spec(const Node *node, const int64_t *dims, int rank, const
     return STATUS_OK;
 }
 
-/* ---- reading the inputs --------------------------------------------------------------------------------------------
- */
+/* ---- reading the inputs ------------------------------------------------------------------------------------------ */
 
 static Status read_array(const Array *array, Arena *arena, const double **data, size_t *count, Error *err)
 {
@@ -353,8 +350,7 @@ Status resize_spec_constant(const Node *node, const int64_t *dims, int rank, int
     return resize_spec(node, dims, rank, &given, arena, spec, err);
 }
 
-/* ---- infer, upgrade
- * -------------------------------------------------------------------------------------------------- */
+/* ---- infer, upgrade ---------------------------------------------------------------------------------------------- */
 
 static Status resize_infer(Node *node, Error *err)
 {
@@ -431,8 +427,7 @@ static Status upsample_upgrade(Node *node, Error *err)
     return make_asymmetric(node, err);
 }
 
-/* ---- eval ----------------------------------------------------------------------------------------------------------
- */
+/* ---- eval -------------------------------------------------------------------------------------------------------- */
 
 /* y = map applied along `axis` of x [dims]. */
 static void apply_map(const AxisMap *map, int rank, const int64_t *dims, int axis, const double *x, double *y)
@@ -552,8 +547,7 @@ static Status resize_grad(GradContext *context, Error *err)
     return context->b.status;
 }
 
-/* ---- rows ----------------------------------------------------------------------------------------------------------
- */
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
 
 const OpDef ops_resize[] = {
     {.name = "Resize",

@@ -320,8 +320,7 @@ VECTOR_CLONES static void log_softmax_grad_columns(const float *dy, const float 
             dx[i * stride + j] = dy[i * stride + j] - vector_exp(y[i * stride + j]) * sum[j];
 }
 
-/* ---- planned kernels: work shared among threads -------------------------------------------------------------------
- */
+/* ---- planned kernels: work shared among threads ------------------------------------------------------------------ */
 
 typedef struct SoftmaxWork {
     SoftmaxKind kind;

@@ -52,7 +52,8 @@ VECTOR_INLINE float vector_from_bits(uint32_t bits)
     return f;
 }
 
-/* x = n ln2 + r with |r| <= ln2/2: e^r by its polynomial (coefficients of Cephes' expf), and n in the low bits of *bits. */
+/* x = n ln2 + r with |r| <= ln2/2: e^r by its polynomial (coefficients of Cephes' expf), and n in the low bits of
+ * *bits. */
 VECTOR_INLINE float vector_exp_parts(float x, uint32_t *bits)
 {
     const float magic = 12582912.0F; /* 1.5 * 2^23: adding it rounds to an integer in the low bits */
