@@ -372,13 +372,18 @@ VECTOR_INLINE void sums_rows(const Job *job, const Unit *unit, int64_t lanes, Sh
         float one[LANES] = {0}, two[LANES] = {0};
         for (int64_t r = begin; r < end; r++) {
             const int64_t at = unit->base + r * unit->step;
+            float d[LANES], dz[LANES];
+#pragma omp simd
             for (int64_t i = 0; i < lanes; i++) {
-                float d = bf16_at(x, at + i, shape.narrow) - l->mean[i], z = l->k[i] * d + l->bias[i];
-                float dz = through(shape.kind, bf16_at(dy, at + i, shape.narrow), z, low, high);
+                d[i] = bf16_at(x, at + i, shape.narrow) - l->mean[i];
+                dz[i] = through(shape.kind, bf16_at(dy, at + i, shape.narrow), l->k[i] * d[i] + l->bias[i], low, high);
                 if (is_dear(shape.kind))
-                    bf16_put(dx, at + i, dz, shape.narrow);
-                one[i] += dz;
-                two[i] += dz * d;
+                    bf16_put(dx, at + i, dz[i], shape.narrow);
+            }
+#pragma omp simd
+            for (int64_t i = 0; i < lanes; i++) {
+                one[i] += dz[i];
+                two[i] += dz[i] * d[i];
             }
         }
         for (int64_t i = 0; i < lanes; i++) {
