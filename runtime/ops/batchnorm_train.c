@@ -330,7 +330,10 @@ static void apply_stream_range(int64_t begin, int64_t end, void *context)
     for (int64_t index = begin; index < end; index++) {
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
-        BY_KIND(apply_stream, LANES, false, &l)
+        if (unit.whole)
+            BY_KIND(apply_stream, LANES, false, &l)
+        else
+            BY_KIND(apply_stream, LANES / 2, false, &l)
     }
     vector_stream_end();
 }
@@ -526,8 +529,8 @@ static bool streams(const BatchNormLoop *loop)
 {
     const ChannelView *v = loop->view;
     int64_t bytes = v->batch * v->blocks * v->block * v->spatial * (int64_t)sizeof(float);
-    return v->layout == LAYOUT_BLOCKED && v->block == LANES && !v->narrow && loop->x != loop->y &&
-           bytes >= STREAM_BYTES && (uintptr_t)loop->y % 64 == 0;
+    return v->layout == LAYOUT_BLOCKED && (v->block == LANES || v->block == LANES / 2) && !v->narrow &&
+           loop->x != loop->y && bytes >= STREAM_BYTES && (uintptr_t)loop->y % 64 == 0;
 }
 
 void batchnorm_forward(BatchNormLoop *loop, void *scratch)
