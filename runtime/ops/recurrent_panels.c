@@ -1,6 +1,6 @@
 /* Products of a few rows by a matrix that many steps share, on processors with AVX-512 or AVX2: the matrix is packed
- * once into panels of 48 columns, and a tile of a few rows by some of a panel's columns (8 by 48, 6 by 16) stays in
- * registers over all terms of the sum. The library packs or strides through the matrix at every call and adds one
+ * once into panels of 48 or 16 columns, and a tile of 8 or 6 rows and a panel stays in registers over all terms of the
+ * sum. The library packs or strides through the matrix at every call and adds one
  * product at a time.
  *
  * The lines of a tile's result are asked for before its sum begins: it is mostly memory that nobody holds yet.
@@ -12,63 +12,19 @@
 
 #include "runtime/dnnl.h"
 
-enum { LANES = 16, PANEL = 3 * LANES };
-
-int64_t panels_size(int64_t k, int64_t n)
-{
-    return k * ((n + LANES - 1) / LANES * LANES);
-}
-
-/* [k, width] of the matrix that lies column by column, `apart` floats from one to the next: blocks of it are turned. */
-static void pack_columns(int64_t k, int64_t width, const float *from, int64_t apart, float *to, int64_t stride)
-{
-    for (int64_t block = 0; block < k; block += LANES) {
-        int64_t count = k - block < LANES ? k - block : LANES;
-        for (int64_t j = 0; j < width; j++) {
-            const float *column = from + j * apart + block;
-            for (int64_t l = 0; l < count; l++)
-                to[(block + l) * stride + j] = column[l];
-        }
-    }
-}
-
-/* A panel is [k, width], width PANEL or what is left in whole vectors; columns that are not there are zeros. */
-void panels_pack(const Panels *panels, int64_t begin, int64_t end, const float *from, int64_t k_stride,
-                 int64_t n_stride, float *to)
-{
-    int64_t k = panels->k, n = panels->n;
-    for (int64_t first = begin * PANEL; first < end * PANEL && first < n; first += PANEL) {
-        int64_t width = n - first < PANEL ? n - first : PANEL, stride = (width + LANES - 1) / LANES * LANES;
-        float *panel = to + first * k;
-        if (width < stride)
-            memset(panel, 0, (size_t)(k * stride) * sizeof *panel);
-        if (k_stride == 1)
-            pack_columns(k, width, from + first * n_stride, n_stride, panel, stride);
-        else
-            for (int64_t l = 0; l < k; l++)
-                memcpy(panel + l * stride, from + l * k_stride + first, (size_t)width * sizeof *panel);
-    }
-}
-
-int64_t panels_count(int64_t n)
-{
-    return (n + PANEL - 1) / PANEL;
-}
-
 /* Where a tile of the result lies. */
 typedef struct Place {
-    int64_t row, column;           /* of the rows of `a`; of the panel's first column */
-    int64_t stride, offset, width; /* columns that the panel holds; the tile's first among them, and how many it has */
+    int64_t row, column, width; /* its first of the rows of `a`; its panel's first column, and how many that has */
     bool add;
 } Place;
 
 typedef void (*Tile)(const PanelTerm *terms, int count, const Place *at, float *c, int64_t ldc);
 
 /* A kind of tiles: by rows, most first, and by vectors of LANES columns. */
-enum { SIZES = 4 };
+enum { LANES = 16, SIZES = 4, VECTORS_MAX = 3 };
 typedef struct Tiles {
-    int rows[SIZES], vectors; /* the last of rows is 1; vectors: the most that one has */
-    Tile of[SIZES][PANEL / LANES];
+    int rows[SIZES], vectors; /* the last of rows is 1; vectors: of a panel */
+    Tile of[SIZES][VECTORS_MAX];
 } Tiles;
 
 /* One row and LANES columns in plain C, where the processor has neither; nothing is won by it. */
@@ -79,9 +35,9 @@ static void tile_plain(const PanelTerm *terms, int count, const Place *at, float
         float sum = at->add ? c[j] : 0.0F;
         for (int t = 0; t < count; t++) {
             int64_t k = terms[t].b->k;
-            const float *a = terms[t].a + at->row * terms[t].lda, *b = terms[t].b->data + at->column * k + at->offset;
+            const float *a = terms[t].a + at->row * terms[t].lda, *b = terms[t].b->data + at->column * k;
             for (int64_t l = 0; l < k; l++)
-                sum += a[l] * b[l * at->stride + j];
+                sum += a[l] * b[l * LANES + j];
         }
         c[j] = sum;
     }
@@ -135,7 +91,7 @@ static const int columns_there[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1,
         }                                                                                                              \
     }
 
-/* The same in ROWS rows of two vectors of 8; of the width, both vectors' columns can be missing. */
+/* The same in ROWS rows of two vectors of 8; columns of both can be missing. */
 #define TILE_AVX2(ROWS)                                                                                                \
     __attribute__((target("avx2,fma"))) static void narrow_##ROWS(const PanelTerm *terms, int count, const Place *at,  \
                                                                   float *c, int64_t ldc)                               \
@@ -152,10 +108,10 @@ static const int columns_there[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1, -1,
         }                                                                                                              \
         for (int t = 0; t < count; t++) {                                                                              \
             int64_t k = terms[t].b->k, lda = terms[t].lda;                                                             \
-            const float *a = terms[t].a + at->row * lda, *b = terms[t].b->data + at->column * k + at->offset;          \
+            const float *a = terms[t].a + at->row * lda, *b = terms[t].b->data + at->column * k;                       \
             for (int64_t l = 0; l < k; l++) {                                                                          \
                 __m256 w[2];                                                                                           \
-                UNROLL for (int v = 0; v < 2; v++) w[v] = _mm256_loadu_ps(b + l * at->stride + v * 8);                 \
+                UNROLL for (int v = 0; v < 2; v++) w[v] = _mm256_loadu_ps(b + l * LANES + v * 8);                      \
                 UNROLL for (int i = 0; i < ROWS; i++)                                                                  \
                 {                                                                                                      \
                     __m256 x = _mm256_broadcast_ss(a + i * lda + l);                                                   \
@@ -212,23 +168,65 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* In columns; it does not change while the process runs. */
+static int64_t panel_width(void)
+{
+    return (int64_t)tiles_here()->vectors * LANES;
+}
+
+int64_t panels_size(int64_t k, int64_t n)
+{
+    return k * ((n + LANES - 1) / LANES * LANES);
+}
+
+/* [k, width] of the matrix that lies column by column, `apart` floats from one to the next: blocks of it are turned. */
+static void pack_columns(int64_t k, int64_t width, const float *from, int64_t apart, float *to, int64_t stride)
+{
+    for (int64_t block = 0; block < k; block += LANES) {
+        int64_t count = least(LANES, k - block);
+        for (int64_t j = 0; j < width; j++) {
+            const float *column = from + j * apart + block;
+            for (int64_t l = 0; l < count; l++)
+                to[(block + l) * stride + j] = column[l];
+        }
+    }
+}
+
+/* A panel is [k, width], width panel_width() or what is left in whole vectors; columns that are not there are zeros. */
+void panels_pack(const Panels *panels, int64_t begin, int64_t end, const float *from, int64_t k_stride,
+                 int64_t n_stride, float *to)
+{
+    int64_t k = panels->k, n = panels->n, panel_columns = panel_width();
+    for (int64_t first = begin * panel_columns; first < end * panel_columns && first < n; first += panel_columns) {
+        int64_t width = least(panel_columns, n - first), stride = (width + LANES - 1) / LANES * LANES;
+        float *panel = to + first * k;
+        if (width < stride)
+            memset(panel, 0, (size_t)(k * stride) * sizeof *panel);
+        if (k_stride == 1)
+            pack_columns(k, width, from + first * n_stride, n_stride, panel, stride);
+        else
+            for (int64_t l = 0; l < k; l++)
+                memcpy(panel + l * stride, from + l * k_stride + first, (size_t)width * sizeof *panel);
+    }
+}
+
+int64_t panels_count(int64_t n)
+{
+    return (n + panel_width() - 1) / panel_width();
+}
+
 void panels_multiply(int64_t m, const PanelTerm *terms, int count, bool add, float *c, int64_t ldc)
 {
     const Tiles *tiles = tiles_here();
-    int64_t n = terms[0].b->n, most = tiles->vectors * LANES;
+    int64_t n = terms[0].b->n;
     Place at = {.add = add};
-    for (at.column = 0; at.column < n; at.column += PANEL) {
-        int64_t panel = least(PANEL, n - at.column);
-        at.stride = (panel + LANES - 1) / LANES * LANES;
-        for (at.offset = 0; at.offset < panel; at.offset += most) {
-            int size = 0;
-            at.width = least(most, panel - at.offset);
-            for (at.row = 0; at.row < m; at.row += tiles->rows[size]) {
-                while (m - at.row < tiles->rows[size])
-                    size++;
-                tiles->of[size][(at.width - 1) / LANES](terms, count, &at, c + at.row * ldc + at.column + at.offset,
-                                                        ldc);
-            }
+    for (at.column = 0; at.column < n; at.column += tiles->vectors * LANES) {
+        int size = 0;
+        at.width = least(tiles->vectors * LANES, n - at.column);
+        for (at.row = 0; at.row < m; at.row += tiles->rows[size]) {
+            while (m - at.row < tiles->rows[size])
+                size++;
+            tiles->of[size][(at.width - 1) / LANES](terms, count, &at, c + at.row * ldc + at.column, ldc);
         }
     }
 }
