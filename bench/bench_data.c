@@ -1,7 +1,6 @@
 /* The Regraft side of bench/run's loader case: decodes, resizes and normalises a folder of pictures into batches.
  *
- *     bench_data FOLDER BATCH THREADS -> "milliseconds samples mean" of one pass, from opening the folder to the last
- * batch
+ *     bench_data FOLDER BATCH THREADS -> "milliseconds samples mean" of one pass, opening included
  *
  * The mean is that of all numbers in all batches: the other side must come to nearly the same one. */
 #include <stdio.h>

@@ -7,9 +7,17 @@
  * trained). BATCH_FOLDER holds `input_K.bin` for each graph input and `target.bin`, raw little-endian rows with
  * `shapes.txt` naming "input_K dtype dims...". Keys: `profile=1`, `precision=bf16`, `winograd=0` (direct convolutions
  * only), `memory=900M` (what the process may take). A key that this build does not know is an error. Commands on stdin,
- * answers on stdout, one line each: step N   ->  milliseconds of each of N steps, then `loss L` (forward: the outputs'
- * mean absolute value) profile  ->  the plan, one line a step, then `.` memory   ->  peak resident kilobytes, minor
- * faults version  ->  oneDNN's version quit */
+ * answers on stdout, one line each:
+ *
+ *     step N   ->  milliseconds of each of N steps, then `loss L` (forward: the outputs' mean absolute value)
+ *
+ *     profile  ->  the plan, one line a step, then `.`
+ *
+ *     memory   ->  peak resident kilobytes, minor faults
+ *
+ *     version  ->  oneDNN's version
+ *
+ *     quit */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,8 +5,8 @@
  * them: fresh scales and biases, layers that started as copies. And they take a tie apart again when they fold the
  * transposition of a weight, once for each reader. What tells them apart, in this order:
  *
- *   1. names that the exporter kept: TorchScript leaves an Identity with the merged parameter's own name behind;
- * dynamo's signature lists every parameter, of which a tie keeps the last and a merger the first;
+ *   1. names that the exporter kept: TorchScript leaves an Identity with the merged parameter's own name behind,
+ *      dynamo's signature lists every parameter (a tie keeps the last, a merger the first);
  *   2. the module that reads: readers in one module are calls of it, and its parameter is one;
  *   3. the company: a layer that started as a copy equals the other in all its tensors, a tied weight has its own bias;
  *   4. the numbers: no two parameters that were ever trained are equal by chance, unless all their elements are. */

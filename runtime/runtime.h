@@ -2,8 +2,9 @@
  * flags.
  *
  *   working_build ─► plan_build ─► plan_run            planned steps, no allocation while running
- *                └► interp_run                         any graph, through `eval`: data-dependent shapes, bodies,
- * references Trainer: two plans a batch shape (training, evaluation) over one ParamStore. */
+ *                └► interp_run                         any graph, through `eval`: open shapes, bodies, references
+ *
+ * Trainer: two plans a batch shape (training, evaluation) over one ParamStore. */
 #ifndef REGRAFT_RUNTIME_H
 #define REGRAFT_RUNTIME_H
 

@@ -8,7 +8,7 @@
  *     BatchNormFixedGrad(dy, x, scale, mean, var)                    dx [, dscale, dbias]; statistics are constants
  * Attributes epsilon, momentum; of the training rows also `activation`, the operator that follows (passes/fuse.c puts
  * it there), with low and high when it is Clip. Variances are the population's, as ONNX says. The kernel updates the
- * states in place, state = state * momentum + statistic * (1 - momentum); eval, which is a function of its inputs,
+ * states in place, `state = state * momentum + statistic * (1 - momentum)`; eval, which is a function of its inputs,
  * leaves them alone. Kernels are in batchnorm_kernel.c. */
 #include "runtime/ops/batchnorm.h"
 
