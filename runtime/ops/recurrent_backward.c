@@ -71,11 +71,12 @@ static Backward backward_of(BackwardWork *work, int64_t unit)
                   .c0 = recurrent_input(step, GRAD_INPUTS + IN_C),
                   .h0 = recurrent_input(step, GRAD_INPUTS + IN_H),
                   .dgates = scratch + state->at.gates + u.d * rows * state->gradient_stride,
-                  .before = scratch + state->at.before + u.d * rows * n,
+                  .before = scratch + state->at.before + u.d * rows * state->before_stride,
                   .first = r->reverse[u.d] ? done : left - steps,
                   .steps = steps,
                   .stride = state->stride,
-                  .gradient_stride = state->gradient_stride};
+                  .gradient_stride = state->gradient_stride,
+                  .before_stride = state->before_stride};
     packed_places(r, u.d, scratch + state->at.weights_r, w.panels);
     return w;
 }
@@ -111,7 +112,7 @@ static void cell_back(const Backward *w, int64_t b)
     const Recurrence *r = u->r;
     int64_t n = r->hidden, row = backward_row(w, u->t, b), before = step_before(u, b);
     const float *g = w->saved + recurrent_row(r, u->t, b) * w->stride;
-    float *dh = u->h + b * n, *da = w->dgates + row * w->gradient_stride, *h_prev = w->before + row * n;
+    float *dh = u->h + b * n, *da = w->dgates + row * w->gradient_stride, *h_prev = w->before + row * w->before_stride;
     if (u->phase == 1) {
         gru_cell_back_reset(n, g, h_prev, u->extra + b * n, dh, da);
         return;
@@ -161,7 +162,7 @@ static void cells_back(int64_t begin, int64_t end, void *context)
         }
         int64_t row = backward_row(w, u->t, b);
         memset(w->dgates + row * w->gradient_stride, 0, (size_t)w->gradient_stride * sizeof(float));
-        memset(w->before + row * n, 0, (size_t)n * sizeof(float));
+        memset(w->before + row * w->before_stride, 0, (size_t)n * sizeof(float));
     }
 }
 
@@ -329,7 +330,7 @@ static void scratch_layout(RecurrentState *state)
     state->at.h = recurrent_take(&total, states);
     state->at.c = recurrent_take(&total, states);
     state->at.extra = recurrent_take(&total, 3 * states);
-    state->at.before = recurrent_take(&total, rows * r->hidden);
+    state->at.before = recurrent_take(&total, rows * state->before_stride);
     state->at.zeros = recurrent_take(&total, 3 * r->hidden);
     state->at.weights_r = recurrent_take(&total, state->panels ? r->directions * packed_size(r) : 0);
     state->at.total = total;

@@ -89,7 +89,7 @@ static void recurrent_weights_gradient(const Directions *all, float *dr)
     int64_t n = r->hidden;
     WeightGradient w = over_rows(all, 0, r->kind == CELL_GRU ? 2 : r->gates, n);
     w.factor = first->before;
-    w.factor_stride = n;
+    w.factor_stride = first->before_stride;
     w.factor_d = all->w[1].before - first->before;
     w.to = dr;
     weight_gradient(all->count, &w);

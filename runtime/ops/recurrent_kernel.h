@@ -16,7 +16,7 @@ typedef struct RecurrentPlaces {
     int64_t h, c;      /* [D, B, H] */
     int64_t extra;     /* [D, B, 3H]: R h of GRU; products on the way back */
     int64_t bias;      /* [D, 2GH] */
-    int64_t before;    /* [D, back_steps * B, H]: h before each step, backward */
+    int64_t before;    /* [D, back_steps * B, before_stride]: h before each step, backward */
     int64_t zeros;     /* [3H]: stands in for peepholes and cells that are not there */
     int64_t weights_w; /* forward: W and R of every direction, in panels or transposed [D, I or H, turned_stride] */
     int64_t weights_r; /* backward: R in panels */
@@ -36,7 +36,7 @@ typedef struct RecurrentState {
     int64_t block_steps;   /* whose inputs meet W at once */
     int64_t back_steps;    /* of a block on the way back; all of them where rows lie sample by sample */
     int64_t stride;        /* floats a row of gates: r.saved * H, RNN H */
-    int64_t gradient_stride, turned_stride;
+    int64_t gradient_stride, before_stride, turned_stride;
 } RecurrentState;
 
 /* A chunk of samples of one direction at one step. */
@@ -116,7 +116,7 @@ typedef struct Backward {
     const float *saved, *c0, *h0;
     float *dgates, *before; /* of the direction and the block */
     int64_t first, steps;   /* the block; rows in the buffers count from its first step */
-    int64_t stride, gradient_stride;
+    int64_t stride, gradient_stride, before_stride;
 } Backward;
 
 int64_t backward_row(const Backward *w, int64_t t, int64_t b); /* of step t and sample b in the buffers of the block */

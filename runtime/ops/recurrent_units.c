@@ -169,6 +169,7 @@ Status recurrent_state_make(PlanContext *context, CellKind kind, int first, Recu
     int64_t n = state->r.hidden;
     state->stride = n * (kind == CELL_RNN ? 1 : state->r.saved);
     state->gradient_stride = recurrent_padded(n * (kind == CELL_GRU ? 4 : state->r.gates));
+    state->before_stride = recurrent_padded(n);
     state->turned_stride = recurrent_padded(n * state->r.gates);
     state->relu = kind == CELL_RNN && state->r.activations[0][0].kind == ACT_RELU;
     if (recurrent_is_usual(&state->r))
