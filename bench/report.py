@@ -43,6 +43,14 @@ def committed_path(result, folder):
     return os.path.join(folder, f"{slug}-{result['threads']}.json")
 
 
+def like_with_like(now, old):
+    """Both ratios to the best of those modes of PyTorch that both runs had: --quick leaves some out."""
+    both = now.get("modes_ms", {}).keys() & old.get("modes_ms", {}).keys()
+    if not both:
+        return now["ratio"], old["ratio"]
+    return tuple(c["ratio"] * min(c["modes_ms"][mode] for mode in both) / c["best_ms"] for c in (now, old))
+
+
 def compare(result, folder=os.path.join(os.path.dirname(os.path.abspath(__file__)), "results")):
     path = committed_path(result, folder)
     if not os.path.exists(path):
@@ -52,9 +60,9 @@ def compare(result, folder=os.path.join(os.path.dirname(os.path.abspath(__file__
     lines = []
     for c in result["cases"]:
         if "ratio" in c and c["case"] in old:
-            was = old[c["case"]]["ratio"]
-            verdict = "slower" if c["ratio"] < SLOWER * was else "faster" if SLOWER * c["ratio"] > was else "as before"
-            lines.append(f"- {c['case']}: {was:.2f} → {c['ratio']:.2f}, {verdict}")
+            ratio, was = like_with_like(c, old[c["case"]])
+            verdict = "slower" if ratio < SLOWER * was else "faster" if SLOWER * ratio > was else "as before"
+            lines.append(f"- {c['case']}: {was:.2f} → {ratio:.2f}, {verdict}")
     return "\n".join(["Against the committed result:", "", *lines]) if lines else "The committed result has none of these cases."
 
 
