@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Small nets as other exporters write them, for tests/exporters.sh: tests/exporters/<name>.onnx and data to train them on.
+"""Small nets as other exporters write them, for test_exporters.c and sequences.sh: tests/exporters/<name>.onnx and data to train them on.
 
-    python make_exporters.py OUT [name ...]      needs scikit-learn, skl2onnx, tensorflow, tf2onnx, onnx, onnxruntime
+    python make_exporters.py OUT [name ...]      needs onnx, onnxruntime; sklearn: scikit-learn, skl2onnx; keras, tf:
+                                                 tensorflow, tf2onnx; paddle: paddlepaddle 3.1, paddle2onnx 2.1
 
-sklearn, keras and tf are what the exporter itself writes. matlab and ir3 are LOOK-ALIKES, built here with onnx.helper after what MATLAB's exporter (opset 8,
+sklearn, keras, tf and paddle are what the exporter itself writes. matlab and ir3 are LOOK-ALIKES, built here with onnx.helper after what MATLAB's exporter (opset 8,
 names with layer and parameter, one input called after its layer) and PyTorch 0.4 (IR version 3: initializers are inputs too) wrote, because these exporters
 cannot be had. Each <name>.npz has the model's input x, targets y and the outputs that ONNX Runtime gives before training as `expected`.
 """
 import os
 import pathlib
 import sys
+import tempfile
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import numpy as np
@@ -76,6 +78,23 @@ def tf(folder):
     keep(folder, "tf", model, x, (x[:, 0] % 3).astype(np.int64))
 
 
+def paddle(folder):
+    """Weights in Constant nodes, as the exporter writes them when no other tool folds the file afterwards."""
+    import paddle
+    import paddle2onnx
+    paddle.seed(0)
+    x, y = pictures(last=False)
+    nn = paddle.nn
+    net = nn.Sequential(nn.Conv2D(1, 8, 3, padding=1, bias_attr=False), nn.BatchNorm2D(8), nn.Hardswish(), nn.MaxPool2D(2),
+                        nn.Conv2D(8, 8, 3, padding=1, groups=8), nn.ReLU(), nn.AdaptiveAvgPool2D(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(8, 3), nn.Softmax())
+    net(paddle.to_tensor(x))  # moves the running statistics
+    net.eval()
+    with tempfile.TemporaryDirectory() as saved:
+        paddle.jit.save(net, saved + "/net", input_spec=[paddle.static.InputSpec([None, 1, 12, 12], "float32", name="image")])
+        paddle2onnx.export(saved + "/net.json", saved + "/net.pdiparams", str(folder / "paddle.onnx"), opset_version=13, optimize_tool="None")
+    keep(folder, "paddle", onnx.load(folder / "paddle.onnx"), x, y)
+
+
 def weight(name, *shape):
     return numpy_helper.from_array((random.normal(size=shape) / np.sqrt(np.prod(shape[1:]) or 1)).astype(np.float32), name)
 
@@ -129,7 +148,7 @@ def ir3(folder):
     print("ir3", os.path.getsize(folder / "ir3.onnx"), flush=True)
 
 
-NETS = {"sklearn": sklearn, "keras": keras, "tf": tf, "matlab": matlab, "ir3": ir3}
+NETS = {"sklearn": sklearn, "keras": keras, "tf": tf, "paddle": paddle, "matlab": matlab, "ir3": ir3}
 
 if __name__ == "__main__":
     out = pathlib.Path(sys.argv[1])

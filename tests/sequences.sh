@@ -70,8 +70,8 @@ expect 2 "a class, but of no gradient" "$regraft" run "$lenet/model.onnx" --inpu
 bert=$cases/bert
 expect 2 "a length that the model fixes" "$regraft" tune "$bert/model.onnx" --data "$bert/train.npz" --lengths cut --recipe plain -o x.onnx
 says "says why" err "the model fixes the length"
-# files of other exporters: scores beside labels, a dense layer as a convolution over the map, batch 1, weights listed as inputs
-for net in sklearn keras tf matlab ir3; do
+# files of other exporters: scores beside labels, a dense layer as a convolution over the map, batch 1, weights listed as inputs or in Constant nodes
+for net in sklearn keras tf paddle matlab ir3; do
     expect 0 "$net, a new head" "$regraft" tune "$tests/exporters/$net.onnx" --data "$tests/exporters/$net.npz" --epochs 2 -o $net.onnx
     expect 0 "$net, as it is" "$regraft" tune "$tests/exporters/$net.onnx" --data "$tests/exporters/$net.npz" --recipe plain -o ${net}_plain.onnx
 done

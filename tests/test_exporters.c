@@ -20,7 +20,7 @@ static const Array *last_floats(Array *const *outputs, size_t count)
 static void outputs_are_those_of_onnx_runtime(void **state)
 {
     (void)state;
-    static const char *const names[] = {"sklearn", "keras", "tf", "matlab", "ir3"};
+    static const char *const names[] = {"sklearn", "keras", "tf", "paddle", "matlab", "ir3"};
     for (size_t n = 0; n < sizeof names / sizeof *names; n++) {
         Error err = {STATUS_OK, ""};
         char path[512];
