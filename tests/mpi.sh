@@ -130,7 +130,7 @@ for _ in $(seq 3000); do
     [ -e stopped/checkpoint ] && break
     sleep 0.01
 done
-pkill -INT -P $launcher mpirun
+pkill -INT -P $launcher # whatever the launcher calls itself: Open MPI 5 turns into prterun
 wait $launcher
 holds "it says how to go on, under the launcher" \
     grep -q '^stopped; go on with: mpirun -n 2 regraft tune net.onnx .* --resume stopped$' err
