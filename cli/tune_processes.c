@@ -67,7 +67,8 @@ void processes_describe(Tune *tune)
                   ranks, tune->threads, tune->batch);
     /* Said now, for not every launcher passes on what is said after Ctrl-C. */
     progress_note(&tune->progress, "note",
-                  "if the run is stopped or a process lost after an epoch, --resume %s goes on from there", tune->folder);
+                  "if the run is stopped or a process lost after an epoch, --resume %s goes on from there",
+                  tune->folder);
     if (batchnorm_form(tune->document, &count) == BATCHNORM_TRAINING)
         progress_note(&tune->progress, "note",
                       "live BatchNorm normalises with each process's part of a batch; running statistics are averaged "
