@@ -63,12 +63,12 @@ void processes_describe(Tune *tune)
     int ranks = comm_size(tune->comm);
     if (ranks <= 1)
         return;
-    progress_note(&tune->progress, "processes", "%d processes with %d threads each; every batch of %zu is shared",
-                  ranks, tune->threads, tune->batch);
-    /* Said now, for not every launcher passes on what is said after Ctrl-C. */
-    progress_note(&tune->progress, "note",
-                  "if the run is stopped or a process lost after an epoch, --resume %s goes on from there",
-                  tune->folder);
+    /* How to resume is said now, for not every launcher passes on what is said after Ctrl-C. */
+    progress_note(
+        &tune->progress, "processes",
+        "%d processes with %d threads each; every batch of %zu is shared; stopped after an epoch, the run goes "
+        "on with --resume %s",
+        ranks, tune->threads, tune->batch, tune->folder);
     if (batchnorm_form(tune->document, &count) == BATCHNORM_TRAINING)
         progress_note(&tune->progress, "note",
                       "live BatchNorm normalises with each process's part of a batch; running statistics are averaged "
