@@ -7,6 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup.sh
+say() { printf '==> %s (after %d:%02d)\n' "$*" $((SECONDS / 60)) $((SECONDS % 60)); }
 full=0
 for flag in "$@"; do
     case $flag in
@@ -53,7 +54,7 @@ stage() {
     fi
 }
 
-build() { cmake --build "$1" -j "$jobs"; }
+build() { cmake --build "$1" -j "$jobs" "${@:2}"; } # DIR [arguments of cmake --build]
 
 say "packages"
 setup_packages $(build_packages) libcmocka-dev clang python3-venv
@@ -75,7 +76,8 @@ say "oneDNN 3.x"
 onednn3=$PWD/build/onednn3
 if scripts/fetch-onednn3.sh "$onednn3" >>"$log" 2>&1; then
     stage "build against oneDNN 3.x" \
-        'cmake -S . -B build/dnnl3 -DCMAKE_BUILD_TYPE=Release -DDNNL_ROOT="$onednn3" -DREGRAFT_WERROR=ON && build build/dnnl3'
+        'cmake -S . -B build/dnnl3 -DCMAKE_BUILD_TYPE=Release -DDNNL_ROOT="$onednn3" -DREGRAFT_WERROR=ON && \
+         build build/dnnl3 --target regraft runtime_tests'
     LD_LIBRARY_PATH="$onednn3/lib" run_tests build/dnnl3 -L runtime
 else
     echo "    skipped: the packages onednn-cpu-gomp and onednn-devel-cpu-gomp cannot be had here"
@@ -87,5 +89,6 @@ stage "build and run with gcov" 'cmake -S . -B build/coverage -DCMAKE_BUILD_TYPE
     -DREGRAFT_COVERAGE=ON && build build/coverage && { ctest --test-dir build/coverage -j "$jobs" -LE "slow|long" || true; }'
 if scripts/coverage.sh build/coverage; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 
+say "done"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
