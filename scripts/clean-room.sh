@@ -26,4 +26,5 @@ rm -rf "$room/regraft"
 git clone -q "$top" "$room/regraft"
 say "scripts/$what.sh in the clean room"
 chroot "$room" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
+    PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     ${http_proxy:+http_proxy=$http_proxy} ${https_proxy:+https_proxy=$https_proxy} bash "/regraft/scripts/$what.sh"

@@ -66,9 +66,11 @@ static Status grad_infer(Node *node, Error *err)
     const Type *x = &node->inputs[BATCHNORM_GRAD_X]->type;
     Extent extent = extent_of(x->rank, x->dims);
     TRY(check_channels(node, BATCHNORM_GRAD_SCALE, BATCHNORM_GRAD_VAR, extent.channels, err));
-    for (int i = 0; i < node->output_count; i++)
+    for (int i = 1; i < node->output_count; i++)
         if (node->outputs[i] != NULL)
-            type_set(&node->outputs[i]->type, x->dtype, i == 0 ? x->rank : 1, i == 0 ? x->dims : &extent.channels);
+            type_set(&node->outputs[i]->type, node->inputs[BATCHNORM_GRAD_SCALE]->type.dtype, 1, &extent.channels);
+    if (node->outputs[0] != NULL)
+        node->outputs[0]->type = *x;
     return STATUS_OK;
 }
 
@@ -187,12 +189,14 @@ static double slope(const Node *node, double z)
     return 1;
 }
 
-static Status store_channels(EvalContext *context, int index, int64_t channels, const double *values, Error *err)
+/* In the type of input `like`. */
+static Status store_channels(EvalContext *context, int index, int64_t channels, const double *values, int like,
+                             Error *err)
 {
     WideOutput out;
     if (node_output(context->node, index) == NULL)
         return STATUS_OK;
-    TRY(wide_output(context, index, eval_input(context, BATCHNORM_MEAN)->dtype, 1, &channels, &out, err));
+    TRY(wide_output(context, index, eval_input(context, like)->dtype, 1, &channels, &out, err));
     memcpy(out.data, values, (size_t)channels * sizeof(double));
     wide_store(&out);
     return STATUS_OK;
@@ -221,8 +225,8 @@ static Status batchnorm_eval(EvalContext *context, Error *err)
         mean[c] = given_mean[c] * keep + mean[c] * (1 - keep);
         var[c] = given_var[c] * keep + var[c] * (1 - keep);
     }
-    TRY(store_channels(context, 1, channels, mean, err));
-    return store_channels(context, 2, channels, var, err);
+    TRY(store_channels(context, 1, channels, mean, BATCHNORM_MEAN, err));
+    return store_channels(context, 2, channels, var, BATCHNORM_MEAN, err);
 }
 
 static Status batchnorm_train_eval(EvalContext *context, Error *err)
@@ -238,8 +242,8 @@ static Status batchnorm_train_eval(EvalContext *context, Error *err)
     for (int64_t i = 0; i < in.x->count; i++)
         y.data[i] = activate(context->node, y.data[i]);
     wide_store(&y);
-    TRY(store_channels(context, BATCHNORM_SAVED_MEAN, in.extent.channels, mean, err));
-    return store_channels(context, BATCHNORM_SAVED_VAR, in.extent.channels, var, err);
+    TRY(store_channels(context, BATCHNORM_SAVED_MEAN, in.extent.channels, mean, BATCHNORM_MEAN, err));
+    return store_channels(context, BATCHNORM_SAVED_VAR, in.extent.channels, var, BATCHNORM_MEAN, err);
 }
 
 static Status replay_eval(EvalContext *context, Error *err)
@@ -288,8 +292,8 @@ static Status grad_eval(EvalContext *context, Error *err)
         }
     }
     wide_store(&dx);
-    TRY(store_channels(context, 1, e.channels, dscale, err));
-    return store_channels(context, 2, e.channels, dbias, err);
+    TRY(store_channels(context, 1, e.channels, dscale, BATCHNORM_GRAD_SCALE, err));
+    return store_channels(context, 2, e.channels, dbias, BATCHNORM_GRAD_SCALE, err);
 }
 
 /* ---- grad ---------------------------------------------------------------------------------------------------- */

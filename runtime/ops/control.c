@@ -311,6 +311,8 @@ static Status scan_upgrade(Node *node, Error *err)
 {
     if (node->opset >= 9)
         return STATUS_OK;
+    if (node->input_count == 0)
+        return fail(err, STATUS_REJECTED, "%s: Scan-8 without inputs", node_text(node));
     if (node_input(node, 0))
         return fail(err, STATUS_UNSUPPORTED, "%s: Scan-8 with sequence lengths", node_text(node));
     for (int i = 1; i < node->input_count; i++)

@@ -386,6 +386,10 @@ static Status causal_conv_infer(Node *node, Error *err)
         return infer_fail(node, err, "input %s with weights %s", type_text(&node->graph->model->arena, x),
                           type_text(&node->graph->model->arena, w));
     const int64_t state[] = {x->dims[0], x->dims[1], w->dims[2] - 1};
+    const Value *past = node_input(node, 3);
+    if (past != NULL && (past->type.rank != 3 || memcmp(past->type.dims, state, sizeof state) != 0))
+        return infer_fail(node, err, "a state of %s, %s expected", type_text(&node->graph->model->arena, &past->type),
+                          dims_text(&node->graph->model->arena, 3, state));
     node->outputs[0]->type = *x;
     if (node_output(node, 1) != NULL)
         type_set(&node->outputs[1]->type, x->dtype, 3, state);

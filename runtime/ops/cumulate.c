@@ -70,7 +70,7 @@ static void scan_range(int64_t begin, int64_t end, void *context)
 
 static Status scan_check(const Node *node, DType dtype, Error *err)
 {
-    if (dtype_size(dtype) < 4 && !dtype_is_float(dtype))
+    if (!dtype_is_float(dtype) && (!dtype_is_integer(dtype) || dtype_size(dtype) < 4))
         return infer_fail(node, err, "%s cannot be cumulated", dtype_name(dtype));
     return STATUS_OK;
 }

@@ -27,7 +27,7 @@ static Status grid_make(const Node *node, int rank, const int64_t *dims, int sca
     if (scale_rank == 0 || (scale_rank == 1 && scales == 1))
         return STATUS_OK;
     int axis = 0;
-    if (rank > 1 || scale_rank > 1) /* of rank 1 there is but one axis */
+    if (rank != 1 || scale_rank > 1) /* of rank 1 there is but one axis */
         TRY(axis_normalize(node, node_int(node, "axis", 1), rank, &axis, err));
     grid->outer = dims_count(axis, dims);
     grid->axis = dims[axis];

@@ -142,6 +142,14 @@ static double max_bin(const Bin *bin, const double *x, double dy, double *dx)
     return best >= 0 ? x[best] : 0;
 }
 
+enum { SIDE_MOST = 1 << 16 };
+
+/* One for each pixel of a bin's side; -1: no image has such a side. */
+static int64_t sampling_points(double side)
+{
+    return side <= 0 ? 0 : side <= SIDE_MOST ? (int64_t)ceil(side) : -1;
+}
+
 /* The bin of region `rois` at (row, column) of an output of `dims`. */
 static Bin align_bin_at(const Node *node, const double *roi, const int64_t dims[4], int64_t row, int64_t column)
 {
@@ -159,8 +167,8 @@ static Bin align_bin_at(const Node *node, const double *roi, const int64_t dims[
     bin.width = width / (double)dims[3];
     bin.top = top + (double)row * bin.height;
     bin.left = left + (double)column * bin.width;
-    bin.down = ratio > 0 ? ratio : (int64_t)ceil(fmax(bin.height, 0));
-    bin.across = ratio > 0 ? ratio : (int64_t)ceil(fmax(bin.width, 0));
+    bin.down = ratio > 0 ? ratio : sampling_points(bin.height);
+    bin.across = ratio > 0 ? ratio : sampling_points(bin.width);
     return bin;
 }
 
@@ -196,6 +204,9 @@ static Status walk(EvalContext *context, int first, const int64_t dims[4], doubl
                              (long long)x->dims[0]);
         Bin bin = align ? align_bin_at(node, rois + region * 4, dims, row, column)
                         : max_bin_at(node, rois + region * 5, dims, row, column);
+        if (bin.down < 0 || bin.across < 0)
+            return eval_fail(context, err, "region %lld is %g x %g pixels a bin", (long long)region, bin.height,
+                             bin.width);
         bin.rows = x->dims[2];
         bin.columns = x->dims[3];
         int64_t plane = (n * dims[1] + c) * bin.rows * bin.columns;
