@@ -68,6 +68,22 @@ static Status zero_check(const Node *node, int64_t scale, int64_t zero, Error *e
                : infer_fail(node, err, "%lld scales and %lld zero points", (long long)scale, (long long)zero);
 }
 
+static bool is_number(DType dtype)
+{
+    return dtype_is_float(dtype) || dtype_is_integer(dtype);
+}
+
+/* Numbers on both sides, and a narrow type for the quantised one. */
+static Status types_check(const Node *node, DType wide, DType scale, DType quantized, Error *err)
+{
+    bool narrow = dtype_is_integer(quantized) ? dtype_bits(quantized) <= 32
+                                              : dtype_is_float(quantized) && dtype_bits(quantized) <= 8;
+    if (is_number(wide) && is_number(scale) && narrow)
+        return STATUS_OK;
+    return infer_fail(node, err, "%s with scales of %s, quantised as %s", dtype_name(wide), dtype_name(scale),
+                      dtype_name(quantized));
+}
+
 /* ---- one number -------------------------------------------------------------------------------------------------- */
 
 static bool integer_range(DType dtype, double *low, double *high)
@@ -128,9 +144,10 @@ static Status quantize_infer(Node *node, Error *err)
     Grid grid;
     TRY(grid_make(node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     const Value *zero = node_input(node, 2);
+    DType to = quantized_dtype(node, zero == NULL ? DTYPE_UNDEFINED : zero->type.dtype);
+    TRY(types_check(node, x->dtype, scale->dtype, to, err));
     TRY(zero_check(node, type_count(scale), zero == NULL ? -1 : type_count(&zero->type), err));
-    type_set(&node->outputs[0]->type, quantized_dtype(node, zero == NULL ? DTYPE_UNDEFINED : zero->type.dtype), x->rank,
-             x->dims);
+    type_set(&node->outputs[0]->type, to, x->rank, x->dims);
     return STATUS_OK;
 }
 
@@ -151,6 +168,7 @@ static Status quantize_eval(EvalContext *context, Error *err)
     DType precision = division_precision(node, x->dtype, scale->dtype);
     bool saturate = node_int(node, "saturate", 1) != 0, inside;
     Grid grid;
+    TRY(types_check(node, x->dtype, scale->dtype, to, err));
     TRY(zero_check(node, scale->count, zero == NULL ? -1 : zero->count, err));
     TRY(grid_make(node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     Array *numbers;
@@ -187,6 +205,7 @@ static Status dequantize_infer(Node *node, Error *err)
     const Type *x = &node->inputs[0]->type, *scale = &node->inputs[1]->type;
     const Value *zero = node_input(node, 2);
     Grid grid;
+    TRY(types_check(node, dequantized_dtype(node, scale->dtype), scale->dtype, x->dtype, err));
     TRY(zero_check(node, type_count(scale), zero == NULL ? -1 : type_count(&zero->type), err));
     TRY(grid_make(node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     type_set(&node->outputs[0]->type, dequantized_dtype(node, scale->dtype), x->rank, x->dims);
@@ -197,6 +216,7 @@ static Status dequantize_eval(EvalContext *context, Error *err)
 {
     const Array *x = context->in[0], *scale = context->in[1], *zero = eval_input(context, 2);
     Grid grid;
+    TRY(types_check(context->node, dequantized_dtype(context->node, scale->dtype), scale->dtype, x->dtype, err));
     TRY(zero_check(context->node, scale->count, zero == NULL ? -1 : zero->count, err));
     TRY(grid_make(context->node, x->rank, x->dims, scale->rank, scale->dims, &grid, err));
     Array *numbers;
