@@ -6,8 +6,10 @@
  * layouts and fast paths, with gradients of every parameter and input; and the gradients in double against central
  * differences.
  *
- * `suite_graphs [-v] [SEED [COUNT]]` prints the seed; `suite_graphs --write DIR SEED COUNT` writes the graphs as
- * DIR/graph_N.onnx for scripts/compare-graphs.py. */
+ * `suite_graphs [-v] [SEED [COUNT]]` (COUNT: 150; 60 and 2000 of other sizes) prints the seed; `suite_graphs --write
+ * DIR SEED COUNT` writes the graphs as DIR/graph_N.onnx for scripts/compare-graphs.py. */
+#include "tests/test.h"
+
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -800,6 +802,7 @@ static int write_graphs(const char *folder, uint64_t seed, uint64_t count)
 
 int main(int argc, char **argv)
 {
+    static const uint64_t counts[] = {[TEST_FEW] = 60, [TEST_SAMPLE] = 150, [TEST_ALL] = 2000};
     int at = 1;
     if (argc == 5 && strcmp(argv[1], "--write") == 0)
         return write_graphs(argv[2], strtoull(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
@@ -807,7 +810,7 @@ int main(int argc, char **argv)
         verbose = true;
         at++;
     }
-    uint64_t seed = at < argc ? strtoull(argv[at++], NULL, 10) : 1, first = 0, count = 150;
+    uint64_t seed = at < argc ? strtoull(argv[at++], NULL, 10) : 1, first = 0, count = counts[test_size()];
     if (at < argc)
         count = strtoull(argv[at++], NULL, 10);
     if (at < argc) /* one alone */
