@@ -147,7 +147,7 @@ enum { SIDE_MOST = 1 << 16 };
 /* One for each pixel of a bin's side; -1: no image has such a side. */
 static int64_t sampling_points(double side)
 {
-    return side <= 0 ? 0 : side <= SIDE_MOST ? (int64_t)ceil(side) : -1;
+    return side <= 0 ? 0 : side <= (double)SIDE_MOST ? (int64_t)ceil(side) : -1;
 }
 
 /* The bin of region `rois` at (row, column) of an output of `dims`. */
