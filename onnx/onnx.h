@@ -241,7 +241,7 @@ void node_set_graph(Node *node, const char *name, Graph *graph);
 void node_remove_attr(Node *node, const char *name);
 void node_copy_attrs(Node *to, const Node *from); /* shallow: values are shared */
 
-/* ---- graph.c: building and editing ------------------------------------------------------------------- */
+/* ---- model.c, graph.c: building and editing ------------------------------------------------------------------- */
 
 typedef enum TypeKind { TYPE_TENSOR, TYPE_SEQUENCE, TYPE_OPTIONAL, TYPE_MAP, TYPE_SPARSE, TYPE_UNKNOWN } TypeKind;
 

@@ -9,6 +9,11 @@
 
 /* ---- lookup ------------------------------------------------------------------------------------------- */
 
+const char *domain_key(const char *domain)
+{
+    return domain == NULL || strcmp(domain, "ai.onnx") == 0 ? "" : domain;
+}
+
 static bool row_is(const OpDef *row, const char *domain, const char *name)
 {
     if (row->name[0] != name[0] || strcmp(row->name, name) != 0)
@@ -20,8 +25,7 @@ static const OpDef *find(const OpSet *ops, const char *domain, const char *name,
 {
     if (ops == NULL)
         return NULL;
-    if (domain == NULL || strcmp(domain, "ai.onnx") == 0)
-        domain = "";
+    domain = domain_key(domain);
     for (size_t i = 0; i < ops->count; i++) {
         for (const OpDef *row = ops->families[i]; row->name != NULL; row++) {
             bool fits = any || row->since == 0 || (opset >= row->since && opset <= row->last);

@@ -24,7 +24,9 @@ mount -t proc proc "$room/proc" 2>/dev/null || true
 trap 'umount "$room/proc" 2>/dev/null || true' EXIT
 rm -rf "$room/regraft"
 git clone -q "$top" "$room/regraft"
+certificates=() # older pip looks at its own alone
+[ ! -e "$room/etc/ssl/certs/ca-certificates.crt" ] || certificates=(PIP_CERT=/etc/ssl/certs/ca-certificates.crt)
 say "scripts/$what.sh in the clean room"
 chroot "$room" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
-    PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
+    "${certificates[@]}" \
     ${http_proxy:+http_proxy=$http_proxy} ${https_proxy:+https_proxy=$https_proxy} bash "/regraft/scripts/$what.sh"

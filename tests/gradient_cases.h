@@ -1,4 +1,4 @@
-/* Gradient cases: one table a family (cases_<family>.c), walked by suite_gradients.c.
+/* Gradient cases: one table a family (cases_<family>.c), walked by suite_gradients.c and suite_abuse.c.
  *
  * A case is a small graph in ONNX's textual syntax. In `inputs`, `constants` and `nodes` the letter T stands for the
  * float type: the suite builds the graph with T = double, appends loss = sum over outputs of sum(y * dy) with fixed
@@ -39,5 +39,12 @@ extern const GradientCase cases_activation[], cases_arith[], cases_attention[], 
     cases_conv[], cases_generate[], cases_index[], cases_join[], cases_logic[], cases_math[], cases_matmul[],
     cases_norm[], cases_ort[], cases_pool[], cases_recurrent[], cases_reduce[], cases_resize[], cases_sequence[],
     cases_shape[], cases_signal[], cases_softmax[];
+
+typedef struct CaseFamily {
+    const char *name;
+    const GradientCase *cases;
+} CaseFamily;
+
+extern const CaseFamily case_families[]; /* all of these; ends with one whose name is NULL */
 
 #endif

@@ -24,21 +24,6 @@
 
 enum { INPUTS_MAX = 16, DIFFERENCES_MAX = 48, DIFFERENCES_FEW = 6 };
 
-static const struct Family {
-    const char *name;
-    const GradientCase *cases;
-} families[] = {
-#define FAMILY(name)                                                                                                   \
-    {                                                                                                                  \
-#name, cases_##name                                                                                            \
-    }
-    FAMILY(activation), FAMILY(arith), FAMILY(attention), FAMILY(cast),      FAMILY(control), FAMILY(conv),
-    FAMILY(generate),   FAMILY(index), FAMILY(join),      FAMILY(logic),     FAMILY(math),    FAMILY(matmul),
-    FAMILY(norm),       FAMILY(ort),   FAMILY(pool),      FAMILY(recurrent), FAMILY(reduce),  FAMILY(resize),
-    FAMILY(sequence),   FAMILY(shape), FAMILY(signal),    FAMILY(softmax),
-#undef FAMILY
-};
-
 typedef struct Suite {
     Map met;     /* "domain.Name" of rows that a case went through */
     Arena arena; /* its keys */
@@ -574,7 +559,7 @@ done:
 
 /* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
-static bool chosen(const struct Family *family, const GradientCase *c, int word_count, char **words)
+static bool chosen(const CaseFamily *family, const GradientCase *c, int word_count, char **words)
 {
     for (int i = 0; i < word_count; i++)
         if (strstr(family->name, words[i]) || strstr(c->name, words[i]))
@@ -582,7 +567,7 @@ static bool chosen(const struct Family *family, const GradientCase *c, int word_
     return word_count == 0;
 }
 
-static void run_family(Suite *suite, const struct Family *family, int word_count, char **words)
+static void run_family(Suite *suite, const CaseFamily *family, int word_count, char **words)
 {
     for (const GradientCase *c = family->cases; c->name; c++) {
         if (!chosen(family, c, word_count, words))
@@ -630,8 +615,8 @@ int main(int argc, char **argv)
         suite.verbose = true;
         first = 2;
     }
-    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
-        run_family(&suite, &families[i], argc - first, argv + first);
+    for (const CaseFamily *family = case_families; family->name != NULL; family++)
+        run_family(&suite, family, argc - first, argv + first);
     int unmet = argc == first ? report_unmet(&suite) : 0;
     printf("%d cases, %d failed, %d rows without a case\n", suite.run, suite.failed, unmet);
     map_release(&suite.met);
