@@ -4,9 +4,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "runtime/ops/vector.h"
 #include "runtime/plan.h"
 
-enum { GRAIN = 1 << 14 };
+enum { GRAIN = 1 << 14, NORM_LANES = 16 };
 
 OptimizerSpec optimizer_default(OptimizerKind kind)
 {
@@ -52,6 +53,7 @@ int optimizer_states(const OptimizerSpec *spec)
 
 /* ---- one range ----------------------------------------------------------------------------------------------- */
 
+/* What a loop needs; it takes a copy, which no store into the blocks can change. */
 typedef struct Range {
     const OptimizerSpec *spec;
     float *w, *s, *t; /* weights, first and second state */
@@ -71,9 +73,9 @@ static inline float gradient_at(const Range *r, int64_t i)
 }
 
 /* b = mu b + (1 - tau) g (first step: b = g);  g = g + mu b (Nesterov) or b;  w = w - lr g */
-static void step_sgd(int64_t begin, int64_t end, void *context)
+VECTOR_CLONES static void step_sgd(int64_t begin, int64_t end, void *context)
 {
-    const Range *r = context;
+    const Range range = *(const Range *)context, *r = &range;
     const float mu = (float)r->spec->momentum, keep = (float)(1 - r->spec->dampening);
     const bool nesterov = r->spec->nesterov, first = r->step == 1;
     for (int64_t i = begin; i < end; i++) {
@@ -88,9 +90,9 @@ static void step_sgd(int64_t begin, int64_t end, void *context)
 }
 
 /* s = s + g^2;  w = w - lr g / (sqrt(s) + eps) */
-static void step_adagrad(int64_t begin, int64_t end, void *context)
+VECTOR_CLONES static void step_adagrad(int64_t begin, int64_t end, void *context)
 {
-    const Range *r = context;
+    const Range range = *(const Range *)context, *r = &range;
     const float eps = (float)r->spec->epsilon;
     for (int64_t i = begin; i < end; i++) {
         float g = gradient_at(r, i) + r->decay * r->w[i];
@@ -100,9 +102,9 @@ static void step_adagrad(int64_t begin, int64_t end, void *context)
 }
 
 /* s = a s + (1 - a) g^2;  d = g / (sqrt(s) + eps);  with momentum b = mu b + d;  w = w - lr d (or b) */
-static void step_rmsprop(int64_t begin, int64_t end, void *context)
+VECTOR_CLONES static void step_rmsprop(int64_t begin, int64_t end, void *context)
 {
-    const Range *r = context;
+    const Range range = *(const Range *)context, *r = &range;
     const float eps = (float)r->spec->epsilon, alpha = (float)r->spec->alpha, mu = (float)r->spec->momentum;
     for (int64_t i = begin; i < end; i++) {
         float g = gradient_at(r, i) + r->decay * r->w[i];
@@ -116,9 +118,9 @@ static void step_rmsprop(int64_t begin, int64_t end, void *context)
 
 /* m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2;  w = w - lr/(1 - b1^t) m / (sqrt(v)/sqrt(1 - b2^t) + eps)
  * (Kingma and Ba 2015). AdamW first shrinks w by lr * decay (Loshchilov and Hutter 2019). */
-static void step_adam(int64_t begin, int64_t end, void *context)
+VECTOR_CLONES static void step_adam(int64_t begin, int64_t end, void *context)
 {
-    const Range *r = context;
+    const Range range = *(const Range *)context, *r = &range;
     const OptimizerSpec *spec = r->spec;
     const bool decoupled = spec->kind == OPTIMIZER_ADAMW;
     const float b1 = (float)spec->beta1, b2 = (float)spec->beta2, eps = (float)spec->epsilon;
@@ -143,15 +145,22 @@ typedef struct NormPart {
     int64_t n;
 } NormPart;
 
-/* Squares in 256 fixed parts, so that the sum does not depend on the number of threads. */
+/* Squares in 256 fixed parts, so that the sum does not depend on the number of threads; in lanes, since one sum would
+ * wait for itself at every element. */
+VECTOR_CLONES
 static void norm_parts(int64_t begin, int64_t end, void *context)
 {
     NormPart *part = context;
     for (int64_t p = begin; p < end; p++) {
-        double sum = 0;
-        int64_t from = part->n * p / 256, to = part->n * (p + 1) / 256;
-        for (int64_t i = from; i < to; i++)
-            sum += (double)part->g[i] * part->g[i];
+        double sums[NORM_LANES] = {0}, sum = 0;
+        int64_t i = part->n * p / 256, to = part->n * (p + 1) / 256;
+        for (; i + NORM_LANES <= to; i += NORM_LANES)
+            for (int64_t lane = 0; lane < NORM_LANES; lane++)
+                sums[lane] += (double)part->g[i + lane] * (double)part->g[i + lane];
+        for (; i < to; i++)
+            sum += (double)part->g[i] * (double)part->g[i];
+        for (int64_t lane = 0; lane < NORM_LANES; lane++)
+            sum += sums[lane];
         part->sums[p] = sum;
     }
 }

@@ -26,6 +26,11 @@ const GradientCase cases_matmul[] = {
     {.name = "MatMul: one row against a large matrix", .inputs = "T[1,130] a, T[130,140] b", .nodes = "y = MatMul(a, b)", .wrt = "a b"},
     {.name = "MatMul: one column", .inputs = "T[140,130] a, T[130,1] b", .nodes = "y = MatMul(a, b)", .wrt = "a b"},
 
+    {.name = "MatMul: few terms", .inputs = "T[70,4] a, T[4,96] b", .nodes = "y = MatMul(a, b)", .wrt = "a b"},
+    {.name = "MatMul: one term", .inputs = "T[64,1] a, T[1,65] b", .nodes = "y = MatMul(a, b)", .wrt = "a b"},
+    {.name = "Gemm: few terms, all attributes", .inputs = "T[3,66] a, T[3,80] b, T[66,80] c", .nodes = "y = Gemm<transA=1, alpha=0.5, beta=2.0>(a, b, c)", .wrt = "a b c"},
+    {.name = "MatMulStrided: few terms, the result transposed", .opsets = INTERNAL, .inputs = "T[66,2] a, T[2,80] b, T[80] c", .nodes = "y = ai.regraft.MatMulStrided<perm_y=[1,0], alpha=0.5>(a, b, c)", .wrt = "a b c"},
+
     {.name = "Gemm: no bias", .inputs = "T[3,4] a, T[4,5] b", .nodes = "y = Gemm(a, b)", .wrt = "a b"},
     {.name = "Gemm: linear layer", .inputs = "T[3,4] a, T[5,4] b, T[5] c", .nodes = "y = Gemm<transB=1>(a, b, c)", .wrt = "a b c"},
     {.name = "Gemm: linear layer, large", .inputs = "T[32,48] a, T[40,48] b, T[40] c", .nodes = "y = Gemm<transB=1>(a, b, c)", .wrt = "a b c"},

@@ -17,8 +17,12 @@
 enum {
     TURN_BYTES = 512 << 10,  /* of one tensor, a thread and turn: half of a core's second-level cache */
     STREAM_BYTES = 16 << 20, /* a result of this size is out of the caches before anyone reads it */
-    SAMPLES = 4              /* rows whose mean stands in for a unit's until it is known */
+    SAMPLES = 4,             /* rows whose mean stands in for a unit's until it is known */
+    EIGHT = 8,
+    ROWS = 4
 };
+
+typedef float Eight __attribute__((vector_size(EIGHT * sizeof(float)), aligned(4), may_alias));
 
 typedef struct Job {
     const BatchNormLoop *loop;
@@ -226,6 +230,34 @@ VECTOR_INLINE void moments_rows(const Job *job, const Unit *unit, int64_t lanes,
     }
 }
 
+/* Eight lanes of f32; rows go in turns into ROWS sums, which do not wait for each other. */
+VECTOR_INLINE void moments_eight(const Job *job, const Unit *unit, int64_t lane, const Lanes *l, double *first,
+                                 double *second)
+{
+    const float *x = (const float *)job->loop->x + unit->base + lane;
+    const Eight mean = *(const Eight *)(l->mean + lane);
+    for (int64_t begin = 0; begin < unit->rows; begin += RUN) {
+        int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows, r = begin;
+        Eight one[ROWS] = {0}, two[ROWS] = {0};
+        for (; r + ROWS <= end; r += ROWS)
+            for (int i = 0; i < ROWS; i++) {
+                const Eight d = *(const Eight *)(x + (r + i) * unit->step) - mean;
+                one[i] += d;
+                two[i] += d * d;
+            }
+        for (; r < end; r++) {
+            const Eight d = *(const Eight *)(x + r * unit->step) - mean;
+            one[0] += d;
+            two[0] += d * d;
+        }
+        const Eight ones = (one[0] + one[1]) + (one[2] + one[3]), twos = (two[0] + two[1]) + (two[2] + two[3]);
+        for (int64_t i = 0; i < EIGHT; i++) {
+            first[lane + i] += (double)ones[i];
+            second[lane + i] += (double)twos[i];
+        }
+    }
+}
+
 /* Distances are taken to the mean of a few rows, so that squares do not cancel: (mean - guess)^2 << var. */
 VECTOR_INLINE void guess_means(const Job *job, const Unit *unit, float *guess)
 {
@@ -253,8 +285,9 @@ static void moments_range(int64_t begin, int64_t end, void *context)
             moments_plane(job, &unit, &l, first, second);
         else if (unit.whole && job->loop->view->narrow)
             moments_rows(job, &unit, LANES, true, &l, first, second);
-        else if (unit.whole)
-            moments_rows(job, &unit, LANES, false, &l, first, second);
+        else if (!job->loop->view->narrow && unit.lanes % EIGHT == 0)
+            for (int64_t part = 0; part < unit.lanes; part += EIGHT)
+                moments_eight(job, &unit, part, &l, first, second);
         else
             moments_rows(job, &unit, unit.lanes, job->loop->view->narrow, &l, first, second);
         for (int64_t i = 0; i < unit.lanes; i++) {

@@ -1,8 +1,8 @@
 /* The planned kernel of matrix products. Batch dims are merged as far as the strides allow (a weight shared by all
- * batches meets all rows at once); then what is small runs in own loops, what oneDNN has a compiled matmul for runs
- * there with transposes as strides, and the rest is one dnnl_sgemm a batch. Addends that are no plain bias are added in
- * a pass of our own. In a bf16 plan the compiled matmul reads bf16, sums in f32, and gives bf16, or f32 where the
- * result is a parameter's gradient or leaves the graph; the other two are for f32. */
+ * batches meets all rows at once); then what is small or has few terms runs in own loops, what oneDNN has a compiled
+ * matmul for runs there with transposes as strides, and the rest is one dnnl_sgemm a batch. Addends that are no plain
+ * bias are added in a pass of our own. In a bf16 plan the compiled matmul reads bf16, sums in f32, and gives bf16, or
+ * f32 where the result is a parameter's gradient or leaves the graph; the other two are for f32. */
 #include "runtime/ops/bf16.h"
 #include "runtime/ops/ops.h"
 #include "runtime/ops/product.h"
@@ -10,7 +10,9 @@
 
 enum {
     DIRECT_WORK = 16384, /* multiply-adds below which a library call costs more than the loop */
-    ADDEND_GRAIN = 8192  /* elements a thread adds at least */
+    ADDEND_GRAIN = 8192, /* elements a thread adds at least */
+    THIN_TERMS = 8,      /* at most so many terms in a sum, and rows and columns of */
+    THIN_WIDTH = 64      /* at least this length: a product that is little more than writing its result */
 };
 
 typedef struct ProductState {
@@ -209,6 +211,54 @@ static Status run_direct(Step *step, Error *err)
     return STATUS_OK;
 }
 
+/* ---- few terms --------------------------------------------------------------------------------------------------- */
+
+typedef struct Thin {
+    const Product *p;
+    const float *a, *b;
+    float *y;
+    float alpha;
+} Thin;
+
+/* Rows of Y as sums of a few rows of B: writing Y is what takes time. */
+VECTOR_CLONES static void thin_rows(int64_t begin, int64_t end, void *context)
+{
+    const Thin *work = context;
+    const Product *p = work->p;
+    for (int64_t row = begin; row < end; row++) {
+        const float *a = work->a + row * p->a_m, *restrict b = work->b;
+        float *restrict y = work->y + row * p->y_m;
+        const float first = work->alpha * a[0];
+        for (int64_t j = 0; j < p->n; j++)
+            y[j] = first * b[j];
+        for (int64_t l = 1; l < p->k; l++) {
+            const float factor = work->alpha * a[l * p->a_k];
+            b = work->b + l * p->b_k;
+            for (int64_t j = 0; j < p->n; j++)
+                y[j] += factor * b[j];
+        }
+    }
+}
+
+static Status run_thin(Step *step, Error *err)
+{
+    (void)err;
+    const ProductState *state = step->state;
+    const Product *p = &state->p;
+    Thin work = {p, step->in[state->swapped]->data, step->in[!state->swapped]->data, step->out[0]->data, state->alpha};
+    parallel_for(p->m, 1 + ADDEND_GRAIN / (p->n + 1), thin_rows, &work);
+    if (state->sum_after)
+        add_addend(state, step->in[2], step->out[0]);
+    return STATUS_OK;
+}
+
+/* The gradient of a weight at small batches: the library's product packs operands and takes five times as long. */
+static bool thin_fits(const Product *p)
+{
+    return p->batch_rank == 0 && p->k >= 1 && p->k <= THIN_TERMS && p->b_n == 1 && p->y_n == 1 && p->n >= THIN_WIDTH &&
+           p->m >= THIN_WIDTH;
+}
+
 /* ---- dnnl_sgemm a batch ---------------------------------------------------------------------------------------- */
 
 static bool sgemm_fits(const Product *p)
@@ -371,7 +421,8 @@ static Status product_place(PlanContext *context, ProductState *state, bool bias
     int64_t batches = dims_count(p->batch_rank, p->batch);
     bool small = batches * p->m * p->n * (p->k + 1) <= DIRECT_WORK || p->k == 0;
     parts->dtype = parts->y_dtype = DTYPE_F32;
-    if (!small)
+    bool thin = context->compute == DTYPE_F32 && thin_fits(p);
+    if (!small && !thin)
         TRY(matmul_choose(context, state, bias, parts, err));
     kernel_input_as(context, 0, LAYOUT_PLAIN, parts->dtype);
     kernel_input_as(context, 1, LAYOUT_PLAIN, parts->dtype);
@@ -382,6 +433,8 @@ static Status product_place(PlanContext *context, ProductState *state, bool bias
         TRY(matmul_call(context, state, bias, parts, err));
         state->sum_after = state->sum_after && !bias;
         kernel_run(context, run_call, state->call->implementation);
+    } else if (thin) {
+        kernel_run(context, run_thin, "own:thin");
     } else if (!small && sgemm_fits(p)) {
         kernel_run(context, run_sgemm, "gemm");
     } else {
