@@ -231,11 +231,10 @@ VECTOR_INLINE void moments_rows(const Job *job, const Unit *unit, int64_t lanes,
 }
 
 /* Eight lanes of f32; rows go in turns into ROWS sums, which do not wait for each other. */
-VECTOR_INLINE void moments_eight(const Job *job, const Unit *unit, int64_t lane, const Lanes *l, double *first,
-                                 double *second)
+VECTOR_INLINE void moments_eight(const Job *job, const Unit *unit, const Lanes *l, double *first, double *second)
 {
-    const float *x = (const float *)job->loop->x + unit->base + lane;
-    const Eight mean = *(const Eight *)(l->mean + lane);
+    const float *x = (const float *)job->loop->x + unit->base;
+    const Eight mean = *(const Eight *)l->mean;
     for (int64_t begin = 0; begin < unit->rows; begin += RUN) {
         int64_t end = begin + RUN < unit->rows ? begin + RUN : unit->rows, r = begin;
         Eight one[ROWS] = {0}, two[ROWS] = {0};
@@ -252,8 +251,8 @@ VECTOR_INLINE void moments_eight(const Job *job, const Unit *unit, int64_t lane,
         }
         const Eight ones = (one[0] + one[1]) + (one[2] + one[3]), twos = (two[0] + two[1]) + (two[2] + two[3]);
         for (int64_t i = 0; i < EIGHT; i++) {
-            first[lane + i] += (double)ones[i];
-            second[lane + i] += (double)twos[i];
+            first[i] += (double)ones[i];
+            second[i] += (double)twos[i];
         }
     }
 }
@@ -285,9 +284,10 @@ static void moments_range(int64_t begin, int64_t end, void *context)
             moments_plane(job, &unit, &l, first, second);
         else if (unit.whole && job->loop->view->narrow)
             moments_rows(job, &unit, LANES, true, &l, first, second);
-        else if (!job->loop->view->narrow && unit.lanes % EIGHT == 0)
-            for (int64_t part = 0; part < unit.lanes; part += EIGHT)
-                moments_eight(job, &unit, part, &l, first, second);
+        else if (unit.whole)
+            moments_rows(job, &unit, LANES, false, &l, first, second);
+        else if (unit.lanes == EIGHT && !job->loop->view->narrow)
+            moments_eight(job, &unit, &l, first, second);
         else
             moments_rows(job, &unit, unit.lanes, job->loop->view->narrow, &l, first, second);
         for (int64_t i = 0; i < unit.lanes; i++) {
