@@ -138,8 +138,9 @@ struct OpSet {
     size_t count;
 };
 
+/* The default domain goes by two names: "" for "ai.onnx" and NULL, others as they are. */
+const char *domain_key(const char *domain);
 /* The row for (domain, name) whose range holds `opset`, or NULL. */
-const char *domain_key(const char *domain); /* the default domain goes by two names: "" for "ai.onnx" and NULL */
 const OpDef *opset_find(const OpSet *ops, const char *domain, const char *name, int opset);
 /* Any version, to tell "unknown operator" from "known, but not at this opset". */
 const OpDef *opset_find_any(const OpSet *ops, const char *domain, const char *name);

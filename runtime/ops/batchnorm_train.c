@@ -18,8 +18,8 @@ enum {
     TURN_BYTES = 512 << 10,  /* of one tensor, a thread and turn: half of a core's second-level cache */
     STREAM_BYTES = 16 << 20, /* a result of this size is out of the caches before anyone reads it */
     SAMPLES = 4,             /* rows whose mean stands in for a unit's until it is known */
-    EIGHT = 8,
-    ROWS = 4
+    EIGHT = 8,               /* channels of a block where vectors hold eight floats */
+    ROWS = 4                 /* sums that moments_eight makes side by side */
 };
 
 typedef float Eight __attribute__((vector_size(EIGHT * sizeof(float)), aligned(4), may_alias));
