@@ -378,17 +378,26 @@ static Value *in_order(Builder *b, const Factor *f, const Term *order)
     return compose_transpose(b, f->value, perm);
 }
 
-/* Nothing is summed: both with dims for every label of the product, multiplied. */
+/* Nothing is summed: x as [batch.., rows.., 1..] times y as [batch.., 1.., columns..]. */
 static Value *multiply(Builder *b, const Equation *eq, const Factor *x, const Factor *y, const Roles *roles)
 {
     Term order_x = roles->batch, order_y = roles->batch;
-    int64_t dims[RANK_MAX];
+    int64_t dims_x[RANK_MAX], dims_y[RANK_MAX];
+    int rank = 0;
+    for (int d = 0; d < roles->batch.rank; d++, rank++)
+        dims_x[rank] = dims_y[rank] = eq->size[roles->batch.labels[d]];
+    for (int d = 0; d < roles->rows.rank; d++, rank++) {
+        dims_x[rank] = eq->size[roles->rows.labels[d]];
+        dims_y[rank] = 1;
+    }
+    for (int d = 0; d < roles->columns.rank; d++, rank++) {
+        dims_x[rank] = 1;
+        dims_y[rank] = eq->size[roles->columns.labels[d]];
+    }
     append(&order_x, &roles->rows);
     append(&order_y, &roles->columns);
-    int rank = order_x.rank + roles->columns.rank;
-    for (int d = 0; d < rank; d++)
-        dims[d] = d < order_x.rank ? eq->size[order_x.labels[d]] : 1;
-    return build2(b, "Mul", compose_reshape(b, in_order(b, x, &order_x), rank, dims), in_order(b, y, &order_y));
+    return build2(b, "Mul", compose_reshape(b, in_order(b, x, &order_x), rank, dims_x),
+                  compose_reshape(b, in_order(b, y, &order_y), rank, dims_y));
 }
 
 /* The labels of `part` lie side by side in `term`, in this order: they are one dim to whoever reshapes. */
@@ -478,13 +487,35 @@ static Factor factor_at(Builder *b, const Node *node, const Equation *eq, int i)
     return f;
 }
 
+/* Every product of two can be written down: dims for all its labels or, where something is summed, for those of the
+ * batch and of two matrices. */
+static bool products_fit(const Equation *eq)
+{
+    bool have[LABELS] = {false}, needed[LABELS];
+    for (int i = 0; i < eq->count; i++) {
+        int made = 0, batch = 0, inner = 0;
+        labels_needed(eq, i + 1, needed);
+        for (int l = 0; l < LABELS; l++) {
+            bool both = have[l] && term_has(&eq->in[i], l);
+            have[l] = (have[l] || term_has(&eq->in[i], l)) && needed[l];
+            made += have[l];
+            batch += both && needed[l];
+            inner += both && !needed[l];
+        }
+        if (made > RANK_MAX || (inner > 0 && batch + 2 > RANK_MAX))
+            return false;
+    }
+    return true;
+}
+
 static Status einsum_expand(Node *node, Builder *b, Error *err)
 {
     Equation eq;
     bool needed[LABELS], with_next[LABELS];
     TRY(node_equation(node, &eq, err));
-    if (node->inputs[0]->type.dtype != DTYPE_F32 && node->inputs[0]->type.dtype != DTYPE_F64)
-        return STATUS_OK; /* integers stay one Einsum */
+    DType dtype = node->inputs[0]->type.dtype;
+    if ((dtype != DTYPE_F32 && dtype != DTYPE_F64) || !products_fit(&eq))
+        return STATUS_OK; /* stays one Einsum */
     Factor left = factor_at(b, node, &eq, 0);
     for (int i = 1; i < eq.count && b->status == STATUS_OK; i++) {
         Factor right = factor_at(b, node, &eq, i);
