@@ -77,7 +77,8 @@ typedef struct Tune {
     float *class_weights;
     char base_sha256[65];
     size_t batch;
-    size_t resident; /* bytes the process had before any plan */
+    size_t only_batch; /* the one that the file takes; 0: any */
+    size_t resident;   /* bytes the process had before any plan */
     Precision precision;
     Comm *comm;  /* processes that train together; NULL: alone */
     int threads; /* of this process, for loading data */
@@ -103,9 +104,8 @@ size_t tune_feature_batch(const Tune *tune); /* samples that the frozen part is 
 void tune_memory_begin(Tune *tune);          /* before any plan is made */
 void tune_memory_options(const Tune *tune, TrainOptions *options);
 
-enum { WITNESS_SAMPLES = 4 };
-
 /* ---- tune_witness.c: what training computed for a few samples, for verify.c */
+size_t witness_samples(const Tune *tune); /* how many: a few, or the batch that the file wants */
 Status witness_take(Tune *tune, Trainer *trainer, Error *err);
 /* `features` [count, width] of the first training samples. */
 Status witness_take_probe(Tune *tune, const Probe *probe, const float *features, size_t count, Error *err);

@@ -177,10 +177,11 @@ static Status witness_of_few(Tune *tune, const Probe *probe, Error *err)
     Dataset *few = NULL;
     DatasetSource source;
     FeatureCache cache = {0};
-    TRY(dataset_first(tune->data.train, WITNESS_SAMPLES, &few, err));
+    TRY(dataset_first(tune->data.train, witness_samples(tune), &few, err));
     Status status = tune_source(tune, few, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, NULL, WITNESS_SAMPLES, 0, &cache, err);
+        status =
+            features_cache(tune->document, &tune->params, &source.source, NULL, witness_samples(tune), 0, &cache, err);
     if (status == STATUS_OK)
         status = witness_take_probe(tune, probe, cache.rows[0], cache.samples, err);
     features_release(&cache);

@@ -36,6 +36,13 @@ static double tolerance(const ParamList *params)
     return most;
 }
 
+enum { WITNESS_SAMPLES = 4 };
+
+size_t witness_samples(const Tune *tune)
+{
+    return tune->only_batch > 0 ? tune->only_batch : WITNESS_SAMPLES;
+}
+
 /* All of the few samples in this process, whoever else trains with it. */
 static Status whole_source(Tune *tune, const Dataset *few, DatasetSource *source, Error *err)
 {
@@ -84,7 +91,7 @@ Status witness_take(Tune *tune, Trainer *trainer, Error *err)
     tune->witness.tolerance = tolerance(&tune->params);
     if (tune->losses[0].output != 0) /* the first output is no scores */
         return STATUS_OK;
-    TRY(dataset_first(tune->data.train, WITNESS_SAMPLES, &few, err));
+    TRY(dataset_first(tune->data.train, witness_samples(tune), &few, err));
     Status status = first_batch(tune, few, err);
     if (status == STATUS_OK)
         status = trainer_rows(tune, trainer, few, err);
@@ -98,7 +105,8 @@ Status witness_take_probe(Tune *tune, const Probe *probe, const float *features,
     Witness *witness = &tune->witness;
     witness_release(witness);
     witness->tolerance = tolerance(&tune->params);
-    TRY(dataset_first(tune->data.train, count < WITNESS_SAMPLES ? count : WITNESS_SAMPLES, &few, err));
+    size_t most = witness_samples(tune);
+    TRY(dataset_first(tune->data.train, count < most ? count : most, &few, err));
     size_t samples = dataset_count(few);
     Status status = first_batch(tune, few, err);
     witness->rows = malloc((samples * probe->classes + 1) * sizeof *witness->rows);

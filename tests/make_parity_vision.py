@@ -7,6 +7,7 @@ shared           one Transformer block called three times (as in ALBERT), TorchS
 shared-dynamo    the same by the dynamo exporter: a folded copy of each large weight a call, small ones merged
 siamese-live     an encoder with live BatchNorm called on two inputs: its running statistics move twice a step, and twice in tracing
 vit-fixed-batch  a ViT that TorchScript traced at a batch of 1 without dynamic axes, trained at a batch of 4
+neighbours       a graph of ten nodes: the first dim counts nodes that read each other, and no other number of them fits
 """
 import importlib.util
 import sys
@@ -72,7 +73,25 @@ def vit():
                                     num_classes=6)
 
 
+class Neighbours(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.own, self.near = nn.Linear(6, 12), nn.Linear(6, 12, bias=False)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x, near):
+        h = F.relu(self.own(x) + self.near(x[near].mean(1)))
+        told = torch.zeros_like(h).index_add(0, near.reshape(-1), h[torch.arange(30) // 3])
+        return self.head(h + told)
+
+
+def graph(g):
+    x, near = torch.randn(10, 6, generator=g), torch.randint(0, 10, (10, 3), generator=g)
+    return {"x": x, "near": near}, x[near].mean(1)[:, :3].argmax(1)
+
+
 CASES = {
+    "neighbours": (Neighbours, graph, "softmax_ce", "dynamo", "eval", [make.SLOW], "head"),
     "shared": (Shared, make.images(6, 1, 12, 6), "softmax_ce", "torchscript", "eval", [make.ADAMW], "head"),
     "shared-dynamo": (Shared, make.images(6, 1, 12, 6), "softmax_ce", "dynamo", "eval", [make.SGD, make.ADAMW], "head"),
     "siamese-live": (Siamese, pairs, "softmax_ce", "torchscript", "train", [make.SLOW], "head"),
@@ -82,7 +101,11 @@ export = make.export
 
 
 def export_fixed(model, inputs, path, exporter, mode, outputs):
-    """One sample, and no dynamic axes, for the case that asks for it."""
+    """One sample, or one graph, and no dynamic axes, for the cases that ask for it."""
+    if "neighbours" in path:
+        program = torch.onnx.export(model.eval(), tuple(inputs.values()), input_names=list(inputs), output_names=["logits"], dynamo=True,
+                                    external_data=False, verbose=False)
+        return program.save(path, external_data=False)
     if "fixed-batch" not in path:
         return export(model, inputs, path, exporter, mode, outputs)
     one = {name: value[:1] for name, value in inputs.items()}
