@@ -282,9 +282,9 @@ static Status untrace(Tune *tune, Error *err)
                                        npz.count, &moved, err);
     npz_release(&npz);
     if (status == STATUS_OK && moved == 0)
-        return fail(err, STATUS_USAGE,
-                    "--example-input: the model has no live BatchNorm, nothing was moved by tracing");
-    if (status == STATUS_OK)
+        progress_note(&tune->progress, "statistics",
+                      "--example-input: the model has no live BatchNorm, nothing was moved by tracing");
+    else if (status == STATUS_OK)
         progress_note(&tune->progress, "statistics",
                       "took back what tracing did to the running statistics of %zu BatchNorms", moved);
     return status;

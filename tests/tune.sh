@@ -159,6 +159,11 @@ holds "an interrupted run gives the same bytes" cmp -s whole.onnx stopped.onnx
 holds "a finished run leaves no folder that nobody asked for" test ! -e tuned.onnx.run -a ! -e o.onnx.run
 expect 3 "resuming what is not there" "$regraft" tune "${plain[@]}" -o x.onnx --resume nowhere
 
+lenet=$tests/parity_cases/lenet
+expect 0 "tracing moved nothing" "$regraft" tune "$lenet/model.onnx" --data "$lenet/train.npz" --recipe plain --epochs 1 \
+    --example-input "$lenet/probe.npz" -o traced.onnx
+holds "and that is said" grep -q "no live BatchNorm" err
+
 expect 2 "output equal to input" "$regraft" tune "$model" --data "$pictures" -o "$model"
 expect 3 "data that is not there" "$regraft" tune "$model" --data nowhere -o x.onnx
 expect 3 "a model that is not there" "$regraft" tune nowhere.onnx --data "$pictures" -o x.onnx
