@@ -77,10 +77,21 @@ static bool is_identity_order(const Node *node, int rank)
     return true;
 }
 
+/* What is cut at one end and added at the other keeps the shape and moves everything. */
+static bool pads_nothing(const Node *node)
+{
+    const Value *pads = node_input(node, 1);
+    if (pads == NULL || pads->constant == NULL)
+        return false;
+    for (int64_t i = 0; i < tensor_count(pads->constant); i++)
+        if (tensor_i64_at(pads->constant, i) != 0)
+            return false;
+    return true;
+}
+
 static bool changes_nothing(const Node *node)
 {
-    static const char *const by_type[] = {"Reshape", "Cast",    "Expand",    "Pad",
-                                          "Flatten", "Squeeze", "Unsqueeze", "Tile"};
+    static const char *const by_type[] = {"Reshape", "Cast", "Expand", "Flatten", "Squeeze", "Unsqueeze", "Tile"};
     const Value *x = node_input(node, 0), *y = node_output(node, 0);
     if (x == NULL || y == NULL || node->domain[0] != '\0')
         return false;
@@ -90,6 +101,8 @@ static bool changes_nothing(const Node *node)
         return false;
     if (node_is(node, "Transpose"))
         return is_identity_order(node, x->type.rank);
+    if (node_is(node, "Pad"))
+        return pads_nothing(node);
     for (size_t i = 0; i < sizeof by_type / sizeof by_type[0]; i++)
         if (node_is(node, by_type[i]))
             return true;

@@ -416,6 +416,28 @@ static void a_loop_on_a_condition_of_shapes_is_written_out_with_its_list(void **
     world_close(&w);
 }
 
+/* x one step later, as causal nets have it: the shape stays. Pads of zero do nothing and go. */
+static void a_shift_by_padding_is_kept_and_padding_by_nothing_is_not(void **state)
+{
+    (void)state;
+    World w;
+    world_open(&w, NULL,
+               "g (float[3] x) => (float[3] y, float[3] z) <int64[2] shift={1,-1}, int64[2] none={0,0}> "
+               "{ p = Pad(x, shift) y = Neg(p) q = Pad(x, none) z = Neg(q) }");
+    Graph *graph = w.model->graph;
+    assert_ok(pass_infer_known(graph, &w.err), &w.err);
+    assert_ok(pass_clean(graph, &w.err), &w.err);
+    int pads = 0;
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        pads += node_is(node, "Pad");
+    assert_int_equal(pads, 1);
+    w.in[0] = floats(&w, 3, (float[]){1, 2, 3});
+    assert_ok(world_run(&w, 0), &w.err);
+    const float *y = w.out[0]->data, *z = w.out[1]->data;
+    assert_true(y[0] == 0 && y[1] == -1 && y[2] == -2 && z[0] == -1 && z[2] == -3);
+    world_close(&w);
+}
+
 /* The exporter's note "aten.embedding.default](args = (%w, %ids, 1)": row 1 is padding. */
 static void a_padding_row_of_an_embedding_has_no_gradient(void **state)
 {
@@ -467,6 +489,7 @@ int main(void)
         cmocka_unit_test(a_loop_whose_end_is_data_is_refused_on_the_trained_path),
         cmocka_unit_test(a_settled_branch_keeps_the_names_of_outputs),
         cmocka_unit_test(a_loop_on_a_condition_of_shapes_is_written_out_with_its_list),
+        cmocka_unit_test(a_shift_by_padding_is_kept_and_padding_by_nothing_is_not),
         cmocka_unit_test(a_padding_row_of_an_embedding_has_no_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
