@@ -192,6 +192,8 @@ static bool counts_by_role(const Finder *f, const Readers *readers, const Reader
     const Tensor *tensor = readers->tensor;
     bool one = tensor_count(tensor) == 1, computed = readers->from.origin == ORIGIN_COMPUTED;
     bool state = is_torch_state(f, readers);
+    if (readers->from.untrained && reader->kind != USE_ARITHMETIC) /* a table is listed apart all the same */
+        return false;
     switch (reader->kind) {
     case USE_NOT:
     case USE_PASSES:

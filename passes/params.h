@@ -20,6 +20,7 @@ typedef struct Provenance {
     Origin origin;
     const char *source; /* the framework's name of the parameter; NULL: unknown */
     bool recorded;      /* the file says so; else it is what the name looks like */
+    bool untrained;     /* the file says that nothing the framework trains went into it */
 } Provenance;
 
 /* What a document says of the framework's state. */

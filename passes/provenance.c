@@ -208,9 +208,8 @@ static bool is_unlisted_state(const Records *records, const char *name)
  * only moved about is that parameter still; with a second tensor, or after arithmetic, it is something else. */
 static Provenance provenance_of_list(const Records *records, const char *name, const char *list)
 {
-    Provenance computed = {ORIGIN_COMPUTED, NULL, true}, copy = {ORIGIN_COPY, NULL, true};
-    if (!only_moves(name))
-        return computed;
+    Provenance copy = {.origin = ORIGIN_COPY, .recorded = true};
+    bool moved = only_moves(name);
     for (const char *quote = strchr(list, '\''); quote != NULL;) {
         const char *end = strchr(quote + 1, '\'');
         if (end == NULL)
@@ -218,12 +217,14 @@ static Provenance provenance_of_list(const Records *records, const char *name, c
         const char *item = arena_strndup(records->arena, quote + 1, (size_t)(end - quote - 1));
         const char *kind = kind_of(records, item);
         bool parameter = kind != NULL ? origin_of_kind(kind) == ORIGIN_PARAMETER : is_unlisted_state(records, item);
-        if (parameter ? copy.source != NULL : kind != NULL || !only_moves(item))
-            return computed;
+        moved = moved && (parameter ? copy.source == NULL : kind == NULL && only_moves(item));
         copy.source = parameter ? item : copy.source;
         quote = strchr(end + 1, '\'');
     }
-    return copy.source == NULL ? computed : copy;
+    if (moved && copy.source != NULL)
+        return copy;
+    bool untrained = copy.source == NULL && records->state.live > 0;
+    return (Provenance){.origin = ORIGIN_COMPUTED, .recorded = true, .untrained = untrained};
 }
 
 Provenance provenance_of(const Records *records, const char *name)
@@ -232,12 +233,12 @@ Provenance provenance_of(const Records *records, const char *name)
     const char *kind = kind_of(records, name);
     const char *folded = value == NULL ? NULL : value_metadata(value, "pkg.onnxscript.optimizer.folded_from");
     if (kind != NULL)
-        return (Provenance){origin_of_kind(kind), name, true};
+        return (Provenance){.origin = origin_of_kind(kind), .source = name, .recorded = true};
     if (folded != NULL)
         return provenance_of_list(records, name, folded);
     if (name_is_generated(records, name))
-        return (Provenance){ORIGIN_COMPUTED, NULL, false};
-    return (Provenance){ORIGIN_KEPT, NULL, false};
+        return (Provenance){.origin = ORIGIN_COMPUTED};
+    return (Provenance){.origin = ORIGIN_KEPT};
 }
 
 /* ---- modules --------------------------------------------------------------------------------------------- */

@@ -274,6 +274,23 @@ static void a_moved_parameter_is_trained_and_a_computed_table_is_not(void **stat
     }
 }
 
+/* A grid that meets a learned matrix, and the ones that stand for a scale which a norm does not have. */
+static void what_the_exporter_made_of_no_parameter_is_none(void **state)
+{
+    (void)state;
+    static const char *const lists[] = {"['linspace', 'stack', 'val_1']", "['fc.weight', 'stack']"};
+    for (size_t i = 0; i < 2; i++) {
+        Model *model = parse(
+            OPSET "g (float[N,4] x) => (y) <float[3,2] view_3={0.5,0.25,...}, float[8,4] \"fc.weight\"={0.5,...}, "
+                  "float[4] val_8={1,1,1,1}, int64[3] shape={-1,2,4}> { n = LayerNormalization(x, val_8) "
+                  "a = Gemm<transB=1>(n, \"fc.weight\") t = Reshape(a, shape) y = MatMul(view_3, t) }");
+        signature(model, "p_fc: PARAMETER target='fc.weight'");
+        folded_from(model, "view_3", lists[i]);
+        folded_from(model, "val_8", "['add_2', 'val_7']");
+        assert_counts(model, 1 + i, 1 + i);
+    }
+}
+
 static void a_weight_that_the_graph_normalises_is_found_behind_it(void **state)
 {
     (void)state;
@@ -347,6 +364,7 @@ int main(void)
         cmocka_unit_test(tied_copies_are_read_and_written_as_one),
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
+        cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),
         cmocka_unit_test(a_weight_that_the_graph_normalises_is_found_behind_it),
         cmocka_unit_test(generated_names_are_told_by_their_operator),
         cmocka_unit_test(constants_may_be_named_as_frozen),
