@@ -71,9 +71,14 @@ static const UseRule rules[] = {
 
 static UseKind use_kind(const Node *node, int index)
 {
-    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++)
-        if (strcmp(node->op_type, rules[i].op_type) == 0)
-            return (rules[i].inputs >> index & 1) != 0 ? rules[i].kind : USE_NOT;
+    for (size_t i = 0; i < sizeof rules / sizeof rules[0]; i++) {
+        if (strcmp(node->op_type, rules[i].op_type) != 0)
+            continue;
+        if ((rules[i].inputs >> index & 1) != 0)
+            return rules[i].kind;
+        /* learned positions or queries that are normalised, a learned width that is squared */
+        return index == 0 && (rules[i].kind == USE_NORM || rules[i].kind == USE_EXPONENT) ? USE_DATA : USE_NOT;
+    }
     if (node->op != NULL && (node->op->traits & OP_SHAPE_ONLY) != 0)
         return USE_NOT;
     return index == 0 ? USE_DATA : USE_NOT;

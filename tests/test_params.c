@@ -291,6 +291,17 @@ static void what_the_exporter_made_of_no_parameter_is_none(void **state)
     }
 }
 
+static void learned_rows_that_are_normalised_and_widths_that_are_squared_are_found(void **state)
+{
+    (void)state;
+    Model *model =
+        parse(OPSET "g (float[N,4] x) => (y) <float[3,4] queries={0.5,0.25,...}, float[4] \"norm.weight\"={1,2,3,4}, "
+                    "float[4,4] \"fc.weight\"={0.5,...}, float[4] width={1,2,3,4}, float two={2}> { "
+                    "q = LayerNormalization(queries, \"norm.weight\") k = Gemm<transB=1>(x, \"fc.weight\") "
+                    "s = Pow(width, two) d = Div(k, s) t = Transpose<perm=[1,0]>(d) y = MatMul(q, t) }");
+    assert_counts(model, 4, 4);
+}
+
 static void a_weight_that_the_graph_normalises_is_found_behind_it(void **state)
 {
     (void)state;
@@ -365,6 +376,7 @@ int main(void)
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
         cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),
+        cmocka_unit_test(learned_rows_that_are_normalised_and_widths_that_are_squared_are_found),
         cmocka_unit_test(a_weight_that_the_graph_normalises_is_found_behind_it),
         cmocka_unit_test(generated_names_are_told_by_their_operator),
         cmocka_unit_test(constants_may_be_named_as_frozen),
