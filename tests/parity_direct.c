@@ -104,9 +104,12 @@ static Status choose(Direct *d, Error *err)
     const json_t *names = json_object_get(d->run, "trainable");
     if (json_is_string(names)) {
         const json_t *constants = json_object_get(d->c->json, "constants");
+        const json_t *own = json_object_get(d->c->json, "parameters");
         for (size_t i = 0; i < d->params.count; i++)
             if (listed(constants, d->params.items[i].name))
                 d->params.items[i].trainable = false;
+            else if (d->params.items[i].looks_folded && listed(own, d->params.items[i].name))
+                d->params.items[i].trainable = true;
         return STATUS_OK;
     }
     const char *patterns[16] = {"head"};

@@ -76,11 +76,21 @@ static void add_run(Command *command, const ParityCase *c, const json_t *run)
         add_pair(command, "--example-input", arena_printf(command->arena, "%s/probe.npz", c->folder));
 }
 
-/* What the case calls constants is frozen: a buffer that was kept under its own name (a table of positions) looks in
- * the file as a parameter does. Those that the tool would not train anyway cannot be named. */
-static Status add_constants(Command *command, const ParityCase *c, Error *err)
+static bool listed(const json_t *names, const char *name)
 {
-    const json_t *constants = json_object_get(c->json, "constants");
+    for (size_t i = 0; i < json_array_size(names); i++)
+        if (strcmp(json_string_value(json_array_get(names, i)), name) == 0)
+            return true;
+    return false;
+}
+
+/* What the case calls constants is frozen: a buffer that was kept under its own name (a table of positions) looks in
+ * the file as a parameter does. Those that the tool would not train anyway cannot be named. What it calls parameters
+ * and the tool a folded table (learned positions, read at every place) is named, where all are trained. */
+static Status add_exceptions(Command *command, const ParityCase *c, const json_t *run, Error *err)
+{
+    const json_t *constants = json_object_get(c->json, "constants"), *own = json_object_get(c->json, "parameters");
+    bool all = json_is_string(json_object_get(run, "trainable")), named = false;
     Model *document = NULL;
     ParamList list;
     TRY(model_import(arena_printf(command->arena, "%s/model.onnx", c->folder), &builtin_ops, &document, err));
@@ -91,6 +101,13 @@ static Status add_constants(Command *command, const ParityCase *c, Error *err)
             if (list.items[p].trainable && strcmp(list.items[p].name, name) == 0)
                 add_pair(command, "--freeze", name);
     }
+    for (size_t p = 0; p < list.count && all && status == STATUS_OK; p++)
+        if (list.items[p].looks_folded && listed(own, list.items[p].name)) {
+            if (!named)
+                add_pair(command, "--train", "all");
+            add_pair(command, "--train", list.items[p].name);
+            named = true;
+        }
     model_free(document);
     return status;
 }
@@ -174,7 +191,7 @@ Status parity_tool(const ParityCase *c, const json_t *run, const char *tool, con
     add_pair(&tune, "--batch", arena_printf(arena, "%lld", (long long)c->batch));
     add_pair(&tune, "--epochs", "1");
     add_run(&tune, c, run);
-    TRY(add_constants(&tune, c, err));
+    TRY(add_exceptions(&tune, c, run, err));
     add_pair(&tune, "--run", folder);
     add_pair(&tune, "--output", model);
     add_pair(&infer, tool, "run");
