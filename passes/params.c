@@ -191,6 +191,15 @@ static bool is_given(const Reader *reader)
     return product && reader->final.index == 0 && other != NULL && (other->mark & MARK_FED) == 0;
 }
 
+/* A matrix under a made-up name that is repeated or joined to what the net computes: learned queries that TorchScript
+ * has unsqueezed, or a table. Nothing tells which, so it is listed apart. */
+static bool may_be_moved(const Finder *f, const Readers *readers, const Reader *reader)
+{
+    const Node *node = reader->final.node;
+    return f->records.torchscript && wide_dims(readers->tensor) >= 2 && !tensor_is_uniform(readers->tensor) &&
+           (node_is(node, "Expand") || node_is(node, "Tile") || node_is(node, "Concat"));
+}
+
 /* What the framework does not say is decided by the role. */
 static bool counts_by_role(const Finder *f, const Readers *readers, const Reader *reader)
 {
@@ -215,7 +224,8 @@ static bool counts_by_role(const Finder *f, const Readers *readers, const Reader
     case USE_EXPONENT:
         return state && after_weight(&reader->final);
     case USE_DATA:
-        return (!one || (state && reader->final.node->input_count == 1)) && !computed && !is_mask(tensor);
+        return (!one || (state && reader->final.node->input_count == 1)) &&
+               (!computed || may_be_moved(f, readers, reader)) && !is_mask(tensor);
     }
     return false;
 }
@@ -286,8 +296,9 @@ static ParamInfo *add_info(Finder *f, const Readers *readers, Tensor *origin, co
     info->scope = arena_strdup(f->arena, scope_of(&f->records, node));
     info->op_type = arena_strdup(f->arena, node->op_type);
     info->is_norm = reader->kind == USE_NORM;
-    info->looks_folded = reader->kind == USE_ARITHMETIC && readers->from.origin == ORIGIN_COMPUTED &&
-                         (readers->from.recorded || wide_dims(origin) >= 2);
+    bool either = reader->kind == USE_ARITHMETIC || reader->kind == USE_DATA; /* a parameter or a table */
+    info->looks_folded =
+        either && readers->from.origin == ORIGIN_COMPUTED && (readers->from.recorded || wide_dims(origin) >= 2);
     info->trainable = !info->looks_folded;
     return info;
 }

@@ -302,6 +302,17 @@ static void learned_rows_that_are_normalised_and_widths_that_are_squared_are_fou
     assert_counts(model, 4, 4);
 }
 
+static void what_torchscript_has_unsqueezed_is_listed_apart(void **state)
+{
+    (void)state;
+    Model *model = parse(OPSET "g (float[N,4] x, int64[3] shape) => (y) <float[1,3,4] "
+                               "\"onnx::Expand_7\"={0.5,0.25,...}, float[4,4] w={0.5,...}> { "
+                               "[\"/fc/MatMul\"] a = MatMul(x, w) "
+                               "[\"/Expand\"] q = Expand(\"onnx::Expand_7\", shape) [\"/MatMul\"] y = MatMul(q, a) }");
+    model->producer_name = "pytorch";
+    assert_counts(model, 2, 1);
+}
+
 static void a_weight_that_the_graph_normalises_is_found_behind_it(void **state)
 {
     (void)state;
@@ -377,6 +388,7 @@ int main(void)
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
         cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),
         cmocka_unit_test(learned_rows_that_are_normalised_and_widths_that_are_squared_are_found),
+        cmocka_unit_test(what_torchscript_has_unsqueezed_is_listed_apart),
         cmocka_unit_test(a_weight_that_the_graph_normalises_is_found_behind_it),
         cmocka_unit_test(generated_names_are_told_by_their_operator),
         cmocka_unit_test(constants_may_be_named_as_frozen),
