@@ -74,6 +74,13 @@ const GradientCase cases_resize[] = {
               "z = GridSample<mode=\"cubic\", padding_mode=\"reflection\", align_corners=1>(x, g)",
      .outputs = "y z",
      .wrt = "x g"},
+    {.name = "GridSample: cubic, border",
+     .inputs = "T[1,2,6,5] x, T[1,3,3,2] g",
+     .nodes = "y = GridSample<mode=\"cubic\", padding_mode=\"border\">(x, g) "
+              "z = GridSample<mode=\"cubic\", padding_mode=\"border\", align_corners=1>(x, g)",
+     .outputs = "y z",
+     .wrt = "x g",
+     .values = "g=-1.9..1.9"},
     {.name = "GridSample: nearest and 3-D",
      .inputs = "T[1,1,4,5] x, T[1,3,3,2] g, T[1,2,3,4,3] v, T[1,2,2,2,3] h",
      .nodes = "y = GridSample<mode=\"nearest\">(x, g) z = GridSample(v, h)",

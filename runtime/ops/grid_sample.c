@@ -1,7 +1,8 @@
 /* Family: sampling at computed places. GridSample reads its input where a grid in [-1, 1] points, AffineGrid makes such
  * a grid from a matrix. Gradients are internal rows: GridSampleGrad(dy, x, grid): dx, dgrid, and AffineGridGrad(dgrid,
- * theta). Coordinates, padding and the order of both follow GridSample-22 and its reference implementation. Everything
- * runs through eval. */
+ * theta). Coordinates, padding and the order of both follow GridSample-22 and its reference implementation, but for
+ * cubic taps beyond a border: these are clamped one by one, as PyTorch and ONNX Runtime do, where the reference clamps
+ * the coordinate (and sees no slope there). Everything runs through eval. */
 #include <math.h>
 #include <string.h>
 
@@ -141,7 +142,9 @@ static Taps grid_taps(const GridMode *m, double g, int64_t length)
     if (m->mode == MODE_NEAREST)
         x = rint(x);
     if (!(x >= b.low && x <= b.high)) {
-        if (m->padding == PADDING_BORDER) {
+        if (m->padding == PADDING_BORDER && m->mode == MODE_CUBIC && fabs(x) < 1e15) {
+            sign = 1; /* x stays: each tap takes the border's pixel, so the curve goes on beyond the border */
+        } else if (m->padding == PADDING_BORDER) {
             x = x < b.low ? 0 : (double)(length - 1);
             sign = 0;
         } else if (m->padding == PADDING_REFLECTION) {
