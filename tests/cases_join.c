@@ -42,6 +42,7 @@ const GradientCase cases_join[] = {
     {.name = "Pad: axes", .inputs = "T[2,3,4] x", .constants = "int64[2] p = {1, 2}, int64[1] a = {-2}", .nodes = "y = Pad(x, p, , a)", .wrt = "x"},
     {.name = "Pad: reflect", .inputs = "T[2,4,5] x", .constants = "int64[6] p = {0, 2, 1, 0, 3, 4}", .nodes = "y = Pad<mode=\"reflect\">(x, p)", .wrt = "x"},
     {.name = "Pad: edge", .inputs = "T[2,3,4] x", .constants = "int64[6] p = {1, 2, 1, 0, 3, 0}", .nodes = "y = Pad<mode=\"edge\">(x, p)", .wrt = "x"},
+    {.name = "Pad: wrap what a crop leaves", .inputs = "T[3,5] x", .constants = "int64[4] p = {-1, 4, 3, -2}", .nodes = "y = Pad<mode=\"wrap\">(x, p)", .wrt = "x"},
     {.name = "Pad: wrap", .inputs = "T[3,4] x", .constants = "int64[4] p = {2, 1, 4, 3}", .nodes = "y = Pad<mode=\"wrap\">(x, p)", .wrt = "x"},
     {.name = "Pad: nothing", .inputs = "T[2,3] x", .constants = "int64[4] p = {0, 0, 0, 0}", .nodes = "y = Pad(x, p)", .wrt = "x"},
     {.name = "Pad: of an empty tensor", .inputs = "T[0,3] x", .constants = "int64[4] p = {1, 0, 1, 0}", .nodes = "y = Pad(x, p)", .wrt = "x"},

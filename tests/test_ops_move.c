@@ -148,7 +148,10 @@ static void shapes_that_do_not_fit_are_refused(void **state)
         {"g (float[2,3] x) => (float y) <int64[2] s = {1, 3}> { y, z = Split(x, s) }", "does not fit"},
         {"g (float[2,3] x) => (float y) <int64[1] s = {0}, int64[1] t = {0}> { y = Slice(x, s, s, s, t) }", "step 0"},
         {"g (float[2,3] x) => (float y) <int64[4] p = {0, -4, 0, 0}> { y = Pad(x, p) }", "pads -4 and 0 of axis 1"},
-        {"g (float[0,3] x) => (float y) <int64[4] p = {1, 0, 0, 0}> { y = Pad<mode=\"edge\">(x, p) }", "is empty"},
+        {"g (float[0,3] x) => (float y) <int64[4] p = {1, 0, 0, 0}> { y = Pad<mode=\"edge\">(x, p) }",
+         "nothing is left of axis 0"},
+        {"g (float[2,3] x) => (float y) <int64[4] p = {0, -3, 0, 1}> { y = Pad<mode=\"wrap\">(x, p) }",
+         "nothing is left of axis 1"},
         {"g (float[2,3] x) => (float y) { y = Gather<axis=2>(x, x) }", "indices are float32"},
         {"g (float[2,3] x) => (float y) <int64[1] k = {4}> { y, i = TopK(x, k) }", "k is 4, the axis has 3"},
         {"g (float[2,3] x) => (float y) <int64[2] s = {2, 4}> { y = Expand(x, s) }", "do not broadcast"},
@@ -162,6 +165,36 @@ static void shapes_that_do_not_fit_are_refused(void **state)
             fail_msg("'%s' expected in '%s'", cases[i].message, w.err.message);
         world_close(&w);
     }
+}
+
+/* ---- what borders show ------------------------------------------------------------------------------------------ */
+
+/* `x` through the graph, against numbers recorded from PyTorch and ONNX Runtime. */
+static void check_recorded(const char *graph, int64_t n, const float *x, const float *expected)
+{
+    World w;
+    world_open(&w, NULL, graph);
+    w.in[0] = floats(&w, n, x);
+    assert_ok(world_run(&w, 0), &w.err);
+    for (int64_t i = 0; i < w.out[0]->count; i++)
+        if (fabs(array_f64_at(w.out[0], i) - (double)expected[i]) > 1e-5)
+            fail_msg("element %d is %g, %g expected", (int)i, array_f64_at(w.out[0], i), (double)expected[i]);
+    world_close(&w);
+}
+
+static void what_is_cropped_at_one_end_is_not_wrapped_around_at_the_other(void **state)
+{
+    (void)state;
+    check_recorded("g (float[4] x) => (float y) <int64[2] p = {-1, 4}> { y = Pad<mode=\"wrap\">(x, p) }", 4,
+                   (float[]){1, 2, 3, 4}, (float[]){2, 3, 4, 2, 3, 4, 2});
+}
+
+static void cubic_taps_beyond_a_border_take_its_pixel_one_by_one(void **state)
+{
+    (void)state;
+    check_recorded("g (float[6] p) => (float y) <float[1,1,1,4] x = {1, 5, 2, 8}, int64[4] s = {1, 1, 3, 2}> { "
+                   "q = Reshape(p, s) y = GridSample<mode=\"cubic\", padding_mode=\"border\", align_corners=1>(x, q) }",
+                   6, (float[]){-1.2F, 0, 1.3F, 0, 2, 0}, (float[]){0.5590005F, 8.612564F, 8});
 }
 
 /* ---- random numbers ------------------------------------------------------------------------------------------- */
@@ -479,6 +512,8 @@ int main(void)
         cmocka_unit_test(an_index_outside_its_axis_is_named),
         cmocka_unit_test(a_planned_gather_refuses_an_index_too),
         cmocka_unit_test(shapes_that_do_not_fit_are_refused),
+        cmocka_unit_test(what_is_cropped_at_one_end_is_not_wrapped_around_at_the_other),
+        cmocka_unit_test(cubic_taps_beyond_a_border_take_its_pixel_one_by_one),
         cmocka_unit_test(random_operators_have_their_distribution),
         cmocka_unit_test(the_same_seed_draws_the_same_numbers_and_another_does_not),
         cmocka_unit_test(live_dropout_keeps_the_mean_and_drops_its_share),

@@ -30,18 +30,31 @@ static Status pad_mode(const Node *node, PadMode *mode, Error *err)
     return infer_fail(node, err, "mode '%s'", name);
 }
 
-/* Where output index `i` comes from on an axis of `dim` elements with `before` added in front (ONNX Pad-25; numpy.pad).
- */
-static int64_t pad_source(PadMode mode, int64_t i, int64_t before, int64_t dim)
+/* The elements first .. end of an axis that negative pads leave. */
+typedef struct Kept {
+    int64_t first, end;
+} Kept;
+
+static Kept pad_kept(int64_t before, int64_t dim, int64_t padded)
+{
+    int64_t after = padded - dim - before;
+    return (Kept){before < 0 ? -before : 0, after < 0 ? dim + after : dim};
+}
+
+/* Where output index `i` of `padded` comes from on an axis of `dim` elements with `before` added in front (ONNX Pad-25;
+ * numpy.pad). What is cropped at one end is not there to be wrapped around at the other. */
+static int64_t pad_source(PadMode mode, int64_t i, int64_t before, int64_t dim, int64_t padded)
 {
     int64_t at = i - before;
+    Kept kept = pad_kept(before, dim, padded);
     if (at >= 0 && at < dim)
         return at;
     switch (mode) {
     case PAD_EDGE:
         return at < 0 ? 0 : dim - 1;
     case PAD_WRAP:
-        return ((at % dim) + dim) % dim;
+        dim = kept.end - kept.first;
+        return kept.first + (((at - kept.first) % dim) + dim) % dim;
     case PAD_REFLECT: {
         int64_t period = dim > 1 ? 2 * (dim - 1) : 1;
         at = ((at % period) + period) % period;
@@ -81,8 +94,9 @@ static Status padding_read(const Node *node, int rank, const int64_t *dims, Ints
             return infer_fail(node, err, "pads %lld and %lld of axis %d, which has %lld elements",
                               (long long)pads.values[i], (long long)pads.values[named + i], axis,
                               (long long)dims[axis]);
-        if (p->mode != PAD_CONSTANT && dims[axis] == 0 && p->out[axis] > 0)
-            return infer_fail(node, err, "axis %d is empty and cannot be repeated", axis);
+        Kept kept = pad_kept(p->before[axis], dims[axis], p->out[axis]);
+        if (p->mode != PAD_CONSTANT && kept.first >= kept.end && p->out[axis] > 0)
+            return infer_fail(node, err, "nothing is left of axis %d that could be repeated", axis);
     }
     return STATUS_OK;
 }
@@ -143,7 +157,7 @@ static void padding_finish(Padding *p, Arena *arena, DType dtype)
         }
         p->map[a] = arena_array(arena, int64_t, (size_t)p->out[a] + 1);
         for (int64_t i = 0; i < p->out[a]; i++)
-            p->map[a][i] = pad_source(p->mode, i, p->before[a], p->in[a]);
+            p->map[a][i] = pad_source(p->mode, i, p->before[a], p->in[a], p->out[a]);
     }
 }
 
@@ -433,7 +447,7 @@ static Status fold_make(const Node *node, const int64_t *dims, int rank, Arena *
     for (int64_t i = 0; i < fold->dim; i++) {
         fold->first[i] = count;
         for (int64_t k = 0; k < fold->padded; k++)
-            if (pad_source(mode, k, before, fold->dim) == i)
+            if (pad_source(mode, k, before, fold->dim, fold->padded) == i)
                 fold->places[count++] = k;
     }
     fold->first[fold->dim] = count;
