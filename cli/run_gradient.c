@@ -1,5 +1,5 @@
 /* Gradients of a model's inputs (saliency, style transfer): of the sum over the samples of one score each, or of a
- * loss. The model runs in inference form. */
+ * loss. Nodes do what their attributes say, as in the run whose results they stand beside. */
 #include <string.h>
 
 #include "cli/run.h"
@@ -133,6 +133,7 @@ static Status build(const RunFields *fields, Model *model, const Array *const *i
                               .losses = loss,
                               .loss_count = 1,
                               .gradients = true,
+                              .live = true,
                               .input_gradients = names};
     return working_build(model, &options, working, err);
 }

@@ -317,6 +317,7 @@ typedef struct WorkingOptions {
     bool gradients;                     /* with losses: append them for every trainable parameter */
     const char *const *input_gradients; /* NULL-terminated names of graph inputs to differentiate too; may be NULL */
     bool as_written;                    /* BatchNorm and Dropout do what their attributes say (verb `run`) */
+    bool live;                          /* the same where gradients are wanted: `training` whatever is trained */
     bool no_fuse;
     bool for_split; /* working_split comes next, then a loss: what trains must keep operators with gradients */
     bool no_expand; /* composites stay, so that their own eval runs */

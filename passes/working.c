@@ -293,20 +293,31 @@ static void drop_extra_outputs(Node *node)
     node->output_count = 1;
 }
 
-/* Live: normalises with the batch and moves the running statistics. A frozen one runs on its statistics and keeps them.
- */
-static void settle_batchnorm(Node *node, bool training)
+static bool statistics_are_read(const Node *node)
 {
-    bool live = node_int(node, "training_mode", 0) != 0 && training &&
-                (is_parameter(node_input(node, 1)) || is_parameter(node_input(node, 2)));
+    for (int i = 1; i < node->output_count; i++)
+        if (node->outputs[i] != NULL && node->outputs[i]->use_count > 0)
+            return true;
+    return false;
+}
+
+/* Live: normalises with the batch and, where it is trained, moves the running statistics. A frozen one runs on its
+ * statistics and keeps them. */
+static void settle_batchnorm(Node *node, const WorkingOptions *options)
+{
+    bool trained = is_parameter(node_input(node, 1)) || is_parameter(node_input(node, 2));
+    bool live = node_int(node, "training_mode", 0) != 0 && (options->live || (options->training && trained));
+    if (options->live && live && statistics_are_read(node))
+        return; /* as written: its row says that there is no gradient through them */
     drop_extra_outputs(node);
     if (!live) {
         node_remove_attr(node, "training_mode");
         return;
     }
-    for (int i = 3; i <= 4; i++)
+    bool moves = options->training && trained;
+    for (int i = 3; i <= 4 && moves; i++)
         node->inputs[i]->role = ROLE_STATE;
-    float momentum = node_float(node, "momentum", 0.9f), epsilon = node_float(node, "epsilon", 1e-5f);
+    float momentum = moves ? node_float(node, "momentum", 0.9f) : 1, epsilon = node_float(node, "epsilon", 1e-5f);
     node_remove_attr(node, "training_mode");
     node_remove_attr(node, "spatial");
     node_set_op(node, DOMAIN_INTERNAL, "BatchNormTrain", 0);
@@ -327,14 +338,14 @@ static bool after_parameter(const Node *node)
     return false;
 }
 
-static void settle_modes(Graph *graph, bool training)
+static void settle_modes(Graph *graph, const WorkingOptions *options)
 {
     for (Node *node = graph->first, *next; node != NULL; node = next) {
         next = node->next;
         node->mark = after_parameter(node);
         if (node_is(node, "BatchNormalization") && node->input_count == 5)
-            settle_batchnorm(node, training);
-        bool asleep = node_is(node, "Dropout") && (!training || !node->mark);
+            settle_batchnorm(node, options);
+        bool asleep = node_is(node, "Dropout") && !options->live && (!options->training || !node->mark);
         if (asleep && (node_output(node, 1) == NULL || node->outputs[1]->use_count == 0)) {
             if (node->input_count > 2)
                 node_set_input(node, 2, NULL); /* inference form; pass_clean removes it */
@@ -386,7 +397,7 @@ static Status run_passes(Model *model, const WorkingOptions *options, Error *err
     if (options->params != NULL)
         TRY(mark_parameters(graph, options->params, err));
     if (!options->as_written)
-        settle_modes(graph, options->training);
+        settle_modes(graph, options);
     TRY(checked(graph, "parameters", err));
     TRY(pass_infer(graph, options->bindings, options->binding_count, err));
     TRY(pass_gradient(graph, err));

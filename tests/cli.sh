@@ -362,5 +362,16 @@ else
     echo "skipped: real models (REGRAFT_SHARED names no folder)"
 fi
 
+# ---- a gradient is that of the results it stands beside: summed over its batch, live BatchNorm gives a constant
+model live.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+live (float[N,20] x) => (float[N,1] score) <float[20] s = {1, ...}, float[20] m = {0.5, ...}, int64[1] a = {1}> {
+  n, moved_m, moved_v = BatchNormalization <training_mode = 1> (x, s, m, m, s) score = ReduceSum (n, a)
+}
+TEXT
+run 0 run live.onnx -i "$golden/../data/task_a.npz" --gradient x
+tests=$((tests + 1))
+awk '$1 == "x.gradient" { found = $3 > -1e-4 && $5 < 1e-4 } END { exit !found }' out || bad "the gradient uses running statistics"
+
 echo "$tests checks, $failures failures"
 [ $failures = 0 ]

@@ -176,9 +176,12 @@ static BatchNormLoop loop_of(const BatchNormState *state)
                            .epsilon = state->epsilon};
 }
 
-/* state = state * momentum + statistic * (1 - momentum) */
+/* state = state * momentum + statistic * (1 - momentum); at a momentum of 1 states are only read, and may be constants.
+ */
 static void update_states(const Step *step, const BatchNormState *state)
 {
+    if (state->momentum == 1)
+        return;
     for (int i = 0; i < 2; i++) {
         const float *statistic = step->out[BATCHNORM_SAVED_MEAN + i]->data;
         float *running = step->in[BATCHNORM_MEAN + i]->data;
