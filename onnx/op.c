@@ -108,14 +108,29 @@ const char *type_text(Arena *arena, const Type *type)
 
 /* ---- inference ----------------------------------------------------------------------------------------- */
 
-Status infer_fail(const Node *node, Error *err, const char *format, ...)
+static Status node_fail(const Node *node, Status status, Error *err, const char *format, va_list args)
 {
     char message[700];
+    vsnprintf(message, sizeof message, format, args);
+    return fail(err, status, "%s: %s", node_text(node), message);
+}
+
+Status infer_fail(const Node *node, Error *err, const char *format, ...)
+{
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    Status status = node_fail(node, STATUS_REJECTED, err, format, args);
     va_end(args);
-    return fail(err, STATUS_REJECTED, "%s: %s", node_text(node), message);
+    return status;
+}
+
+Status node_unsupported(const Node *node, Error *err, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    Status status = node_fail(node, STATUS_UNSUPPORTED, err, format, args);
+    va_end(args);
+    return status;
 }
 
 static Status check_count(const Node *node, const char *what, int count, int min, int max, Error *err)

@@ -172,6 +172,8 @@ Status infer_same(Node *node, Error *err);             /* output 0 has the type 
 Status infer_like_first(Node *node, Error *err);       /* the same, and the other inputs broadcast to it */
 Status infer_broadcast(Node *node, Error *err);        /* numpy broadcasting over all inputs, dtype of input 0 */
 Status infer_fail(const Node *node, Error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* A node that means something, which this build does not do: STATUS_UNSUPPORTED. */
+Status node_unsupported(const Node *node, Error *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* Numpy broadcasting of two shapes; false when they do not fit. `out` may be either input. */
 bool dims_broadcast(int a_rank, const int64_t *a, int b_rank, const int64_t *b, int *rank, int64_t *out);
 /* `axis` in [-rank, rank) made non-negative, else an error naming the node. */

@@ -80,10 +80,10 @@ static Status batchnorm_upgrade(Node *node, Error *err)
     if (node->opset >= 14)
         return STATUS_OK;
     if (node_int(node, "spatial", 1) == 0)
-        return infer_fail(node, err, "attribute spatial=0 (statistics of each position) is not supported");
+        return node_unsupported(node, err, "attribute spatial=0 (statistics of each position) is not supported");
     for (int i = 3; i < node->output_count; i++)
         if (node->outputs[i] != NULL && (node->outputs[i]->use_count > 0 || node->outputs[i]->is_output))
-            return infer_fail(node, err, "output %d (saved statistics of opset %d) is used", i, node->opset);
+            return node_unsupported(node, err, "output %d (saved statistics of opset %d) is used", i, node->opset);
     for (int i = 3; i < node->output_count; i++)
         node_set_output(node, i, NULL);
     bool training = node->output_count > 1;
@@ -339,8 +339,7 @@ static Status batchnorm_grad(GradContext *context, Error *err)
     Node *node = context->node;
     const bool *wants = context->wants;
     if (node_int(node, "training_mode", 0) != 0)
-        return infer_fail(node, err,
-                          "training_mode=1 is differentiated as BatchNormTrain, which running as written is not");
+        return node_unsupported(node, err, "no gradient of training_mode=1 where its running statistics are read");
     bool statistics = wants[BATCHNORM_MEAN] || wants[BATCHNORM_VAR];
     Value *inputs[] = {context->dy[0], node->inputs[BATCHNORM_X], node->inputs[BATCHNORM_SCALE],
                        node->inputs[BATCHNORM_MEAN], node->inputs[BATCHNORM_VAR]};

@@ -209,7 +209,7 @@ static Status split_grad(GradContext *context, Error *err)
     Value **pieces = arena_array(&node->graph->model->arena, Value *, (size_t)node->output_count);
     for (int i = 0; i < node->output_count; i++) {
         if (!node->outputs[i])
-            return infer_fail(node, err, "output %d is omitted; the gradient does not know its size", i);
+            return node_unsupported(node, err, "output %d is omitted; the gradient does not know its size", i);
         pieces[i] = context->dy[i] ? context->dy[i] : build_zeros(b, &node->outputs[i]->type);
     }
     Node *join = build_node(b, "", "Concat", pieces, node->output_count, 1);

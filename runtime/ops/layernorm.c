@@ -270,7 +270,7 @@ static Status layer_norm_grad(GradContext *context, Error *err)
     TRY(row_shape(node, x->rank, x->dims, &shape, err));
     for (int i = 1; i < node->output_count; i++)
         if (context->dy[i] != NULL)
-            return infer_fail(node, err, "no gradient through output %d, a saved statistic", i);
+            return node_unsupported(node, err, "no gradient through output %d, a saved statistic", i);
     if (!covers_row(&shape, x->rank, x->dims, scale->rank, scale->dims) ||
         (wants_bias && !covers_row(&shape, x->rank, x->dims, bias->type.rank, bias->type.dims)) ||
         (wants_bias && bias->type.rank != scale->rank))
@@ -312,7 +312,7 @@ static Status refuse_statistics(const Node *node, int first, int last, Error *er
     for (int i = first; i <= last; i++) {
         const Value *value = node_output(node, i);
         if (value != NULL && (value->use_count > 0 || value->is_output))
-            return infer_fail(node, err, "output %d, a saved statistic, is used", i);
+            return node_unsupported(node, err, "output %d, a saved statistic, is used", i);
     }
     return STATUS_OK;
 }

@@ -264,7 +264,7 @@ static Status roi_grad(GradContext *context, Error *err)
     Value *inputs[] = {context->dy[0], node->inputs[0], node->inputs[1], align ? node->inputs[2] : NULL};
     for (int i = 1; i < node->input_count; i++)
         if (context->wants[i])
-            return infer_fail(node, err, "no gradient with respect to the regions");
+            return node_unsupported(node, err, "no gradient with respect to the regions");
     if (!context->wants[0])
         return STATUS_OK;
     Node *gradient =

@@ -375,8 +375,9 @@ static Status tile_grad(GradContext *context, Error *err)
         dims[rank++] = x->dims[i];
     }
     if (rank > RANK_MAX)
-        return infer_fail(context->node, err, "the gradient of repeating %zu axes of rank %d needs more than %d dims",
-                          count, x->rank, RANK_MAX);
+        return node_unsupported(context->node, err,
+                                "the gradient of repeating %zu axes of rank %d needs more than %d dims", count, x->rank,
+                                RANK_MAX);
     Value *sum = build_reshape(b, context->dy[0], rank, dims);
     if (count > 0)
         sum = build2(b, "ReduceSum", sum, build_ints(b, axes, count));
