@@ -373,5 +373,12 @@ run 0 run live.onnx -i "$golden/../data/task_a.npz" --gradient x
 tests=$((tests + 1))
 awk '$1 == "x.gradient" { found = $3 > -1e-4 && $5 < 1e-4 } END { exit !found }' out || bad "the gradient uses running statistics"
 
+# ---- an output of which the file says nothing may be what a loss reads
+model untold.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+untold (float[N,20] x) => (scores) <float[20,4] w = {0.01, ...}> { scores = MatMul (x, w) }
+TEXT
+run 0 tune untold.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --epochs 1 -o told.onnx
+
 echo "$tests checks, $failures failures"
 [ $failures = 0 ]
