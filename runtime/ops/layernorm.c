@@ -234,21 +234,27 @@ static Node *build_gradient(GradContext *context, Value *dy, Value *scale, int o
     return build_finish(&context->b, made) == NULL ? NULL : made;
 }
 
-/* A scale that does not cover a row one to one is multiplied and summed by ordinary operators; x_hat is the node itself
- * with a scale of one. */
+/* x_hat: the node itself with a scale of one. */
+static Value *build_normalised(GradContext *context)
+{
+    const Node *node = context->node;
+    Value *inputs[] = {node->inputs[0], build_scalar(&context->b, node->inputs[1]->type.dtype, 1)};
+    Node *hat = build_node(&context->b, node->domain, node->op_type, inputs, 2, 1);
+    if (hat == NULL)
+        return NULL;
+    node_copy_attrs(hat, node);
+    return build_finish(&context->b, hat);
+}
+
+/* A scale that does not cover a row one to one is multiplied and summed by ordinary operators. */
 static Status gradient_of_broadcast(GradContext *context)
 {
     Builder *b = &context->b;
     const Node *node = context->node;
     Value *dy = context->dy[0], *scale = node->inputs[1];
     if (context->wants[1]) {
-        Value *inputs[] = {node->inputs[0], build_scalar(b, scale->type.dtype, 1)};
-        Node *hat = build_node(b, node->domain, node->op_type, inputs, 2, 1);
-        if (hat != NULL) {
-            node_copy_attrs(hat, node);
-            Value *product = build2(b, "Mul", dy, build_finish(b, hat));
-            context->dx[1] = product == NULL ? NULL : build_reduce_to(b, product, scale);
-        }
+        Value *product = build2(b, "Mul", dy, build_normalised(context));
+        context->dx[1] = product == NULL ? NULL : build_reduce_to(b, product, scale);
     }
     if (node_input(node, 2) != NULL && context->wants[2])
         context->dx[2] = build_reduce_to(b, dy, node->inputs[2]);
@@ -260,6 +266,43 @@ static Status gradient_of_broadcast(GradContext *context)
     return b->status;
 }
 
+static Status gradient_of_rows(GradContext *context, bool wants_bias)
+{
+    int outputs = wants_bias ? 3 : context->wants[1] ? 2 : 1;
+    const Node *gradient = build_gradient(context, context->dy[0], context->node->inputs[1], outputs);
+    for (int i = 0; gradient != NULL && i < gradient->output_count; i++)
+        if (context->wants[i])
+            context->dx[i] = gradient->outputs[i];
+    return context->b.status;
+}
+
+/* What arrives at the saved statistics of rows of n: d mean / dx = 1 / n, d r / dx = -r^2 x_hat / n, r = 1 / deviation.
+ */
+static Status gradient_of_statistics(GradContext *context, int64_t n)
+{
+    Builder *b = &context->b;
+    const Node *node = context->node;
+    Value *dx = context->dx[0], *mean = node->output_count > 1 ? context->dy[1] : NULL,
+          *inverse = node->output_count > 2 ? context->dy[2] : NULL;
+    if (!context->wants[0])
+        return b->status;
+    DType dtype = node->inputs[0]->type.dtype;
+    if (mean != NULL) {
+        Value *part = build2(b, "Mul", mean, build_scalar(b, dtype, 1 / (double)n));
+        dx = dx == NULL ? build2(b, "Expand", part,
+                                 build_ints(b, node->inputs[0]->type.dims, (size_t)node->inputs[0]->type.rank))
+                        : build2(b, "Add", dx, part);
+    }
+    if (inverse != NULL) {
+        Value *r = node->outputs[2], *square = build2(b, "Mul", r, r);
+        Value *factor = build2(b, "Mul", build2(b, "Mul", inverse, square), build_scalar(b, dtype, -1 / (double)n));
+        Value *part = build2(b, "Mul", build_normalised(context), factor);
+        dx = dx == NULL ? part : build2(b, "Add", dx, part);
+    }
+    context->dx[0] = dx;
+    return b->status;
+}
+
 static Status layer_norm_grad(GradContext *context, Error *err)
 {
     Node *node = context->node;
@@ -268,21 +311,15 @@ static Status layer_norm_grad(GradContext *context, Error *err)
     bool wants_bias = bias != NULL && context->wants[2];
     RowShape shape;
     TRY(row_shape(node, x->rank, x->dims, &shape, err));
-    for (int i = 1; i < node->output_count; i++)
-        if (context->dy[i] != NULL)
-            return node_unsupported(node, err, "no gradient through output %d, a saved statistic", i);
+    if (context->dy[0] == NULL)
+        return gradient_of_statistics(context, shape.length);
     if (!covers_row(&shape, x->rank, x->dims, scale->rank, scale->dims) ||
         (wants_bias && !covers_row(&shape, x->rank, x->dims, bias->type.rank, bias->type.dims)) ||
         (wants_bias && bias->type.rank != scale->rank))
-        return gradient_of_broadcast(context);
-    const Node *gradient = build_gradient(context, context->dy[0], node->inputs[1],
-                                          wants_bias          ? 3
-                                          : context->wants[1] ? 2
-                                                              : 1);
-    for (int i = 0; gradient != NULL && i < gradient->output_count; i++)
-        if (context->wants[i])
-            context->dx[i] = gradient->outputs[i];
-    return context->b.status;
+        TRY(gradient_of_broadcast(context));
+    else
+        TRY(gradient_of_rows(context, wants_bias));
+    return gradient_of_statistics(context, shape.length);
 }
 
 /* ---- forms of other exporters ------------------------------------------------------------------------------------ */
