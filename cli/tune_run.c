@@ -368,6 +368,18 @@ static void warn_of_order(Tune *tune)
                   tune->fields->no_shuffle ? "" : "; --shuffle mixes them");
 }
 
+/* `check` says the same before anything runs (W11). */
+static void warn_of_unreached(Tune *tune, const Trainer *trainer)
+{
+    const ParamInfo *first = NULL;
+    size_t count = trainer_unreached(trainer, &first);
+    if (count > 0)
+        progress_note(&tune->progress, "warning",
+                      "the loss does not depend on %zu of the parameters that may be trained ('%s'%s): they stay as "
+                      "they are",
+                      count, first->name, count > 1 ? ", ..." : "");
+}
+
 static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char *name, Error *err)
 {
     double begin = seconds_now();
@@ -384,6 +396,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
         status = go_on(tune, trainer, options.checkpoint, err);
     if (status == STATUS_OK)
         status = trainer_run(trainer, train.source, val.source, err);
+    if (status == STATUS_OK)
+        warn_of_unreached(tune, trainer);
     tune->tuned.seconds = seconds_now() - begin;
     part_release(&train); /* a loader holds batches: measuring opens its own */
     part_release(&val);

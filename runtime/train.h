@@ -285,6 +285,9 @@ Status trainer_score(Trainer *trainer, Source *source, TargetScore *scores, doub
 /* Goes on from a checkpoint: parameters, optimizer states, statistics, position. STATUS_REJECTED when it is of another
  * model or other options. */
 Status trainer_resume(Trainer *trainer, const char *path, Str *changed, Error *err);
+/* Trainable parameters that no loss of the steps so far depends on (a Round or an ArgMax is between): how many, and the
+ * first. 0 before any step. */
+size_t trainer_unreached(const Trainer *trainer, const ParamInfo **first);
 uint64_t trainer_best_epoch(const Trainer *trainer);
 uint64_t trainer_epoch(const Trainer *trainer); /* whole epochs done */
 

@@ -166,6 +166,36 @@ Status trainer_has_state(Trainer *trainer, const Batch *batch, bool *state, Erro
     return status;
 }
 
+static bool reaches_loss(const Trainer *trainer, int parameter)
+{
+    for (int i = 0; i < PLAN_CACHE; i++) {
+        const PlanEntry *entry = &trainer->plans[i];
+        for (size_t k = 0; entry->plan != NULL && entry->training && k < entry->working->graph->initializer_count;
+             k++) {
+            const Value *value = entry->working->graph->initializers[k];
+            if (value->role == ROLE_PARAMETER && value->parameter == parameter && value->gradient != NULL)
+                return true;
+        }
+    }
+    return false;
+}
+
+size_t trainer_unreached(const Trainer *trainer, const ParamInfo **first)
+{
+    bool trained = false;
+    size_t count = 0;
+    for (int i = 0; i < PLAN_CACHE; i++)
+        trained = trained || (trainer->plans[i].plan != NULL && trainer->plans[i].training);
+    for (size_t i = 0; trained && i < trainer->params->count; i++) {
+        const ParamInfo *info = &trainer->params->items[i];
+        if (!info->trainable || info->tied_to >= 0 || reaches_loss(trainer, (int)i))
+            continue;
+        if (count++ == 0)
+            *first = info;
+    }
+    return count;
+}
+
 void trainer_forget_plans(Trainer *trainer)
 {
     for (int i = 0; i < PLAN_CACHE; i++)

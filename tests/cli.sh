@@ -380,5 +380,22 @@ untold (float[N,20] x) => (scores) <float[20,4] w = {0.01, ...}> { scores = MatM
 TEXT
 run 0 tune untold.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --epochs 1 -o told.onnx
 
+# A parameter that a step function cuts off from the loss: `check` and `tune` name it.
+model rounded.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+rounded (float[N,20] x) => (float[N,4] y) <float[20,8] cut_off = {0.01, ...}, float[8,4] w = {0.01, ...}> {
+  h = MatMul (x, cut_off)
+  r = Round (h)
+  y = MatMul (r, w)
+}
+TEXT
+run 0 check rounded.onnx --train all
+says out "warning W11 unreached            parameters that do not reach an output: 1 ('cut_off'); they stay as they are"
+run 0 tune rounded.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --train all --epochs 1 -o told.onnx
+says err "the loss does not depend on 1 of the parameters that may be trained ('cut_off'): they stay as they are"
+run 0 tune rounded.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --train w --epochs 1 -o told.onnx
+tests=$((tests + 1))
+! grep -q 'does not depend' err || bad "a frozen parameter is said to be cut off"
+
 echo "$tests checks, $failures failures"
 [ $failures = 0 ]
