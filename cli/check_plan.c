@@ -235,7 +235,10 @@ static void look_at_reach(Check *check, const Graph *working)
         first = !reached && missed == 0 ? info->name : first;
         missed += !reached;
     }
-    if (missed > 0)
+    if (missed > 0 && check->trained_tensors == 0)
+        check_add(check, CODE_NOTHING_TRAINS, NULL, "no parameter that may be trained reaches an output ('%s'%s)",
+                  first, missed > 1 ? ", ..." : "");
+    else if (missed > 0)
         check_add(check, CODE_UNREACHED, NULL,
                   "parameters that do not reach an output: %zu ('%s'%s); they stay as they are", missed, first,
                   missed > 1 ? ", ..." : "");

@@ -368,16 +368,24 @@ static void warn_of_order(Tune *tune)
                   tune->fields->no_shuffle ? "" : "; --shuffle mixes them");
 }
 
-/* `check` says the same before anything runs (W11). */
-static void warn_of_unreached(Tune *tune, const Trainer *trainer)
+/* `check` says the same before anything runs (W11, E05). */
+static Status look_at_unreached(Tune *tune, const Trainer *trainer, Error *err)
 {
     const ParamInfo *first = NULL;
-    size_t count = trainer_unreached(trainer, &first);
+    size_t count = trainer_unreached(trainer, &first), all = 0;
+    for (size_t i = 0; i < tune->params.count; i++)
+        all += tune->params.items[i].trainable && tune->params.items[i].tied_to < 0;
+    if (count > 0 && count == all)
+        return fail(err, STATUS_UNSUPPORTED,
+                    "nothing was trained: the loss does not depend on '%s'%s, a step function or the like is between; "
+                    "choose other parameters with --train",
+                    first->name, all > 1 ? " or any other that may be trained" : "");
     if (count > 0)
         progress_note(&tune->progress, "warning",
                       "the loss does not depend on %zu of the parameters that may be trained ('%s'%s): they stay as "
                       "they are",
                       count, first->name, count > 1 ? ", ..." : "");
+    return STATUS_OK;
 }
 
 static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char *name, Error *err)
@@ -397,7 +405,7 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     if (status == STATUS_OK)
         status = trainer_run(trainer, train.source, val.source, err);
     if (status == STATUS_OK)
-        warn_of_unreached(tune, trainer);
+        status = look_at_unreached(tune, trainer, err);
     tune->tuned.seconds = seconds_now() - begin;
     part_release(&train); /* a loader holds batches: measuring opens its own */
     part_release(&val);

@@ -396,6 +396,9 @@ says err "the loss does not depend on 1 of the parameters that may be trained ('
 run 0 tune rounded.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --train w --epochs 1 -o told.onnx
 tests=$((tests + 1))
 ! grep -q 'does not depend' err || bad "a frozen parameter is said to be cut off"
+run 4 check rounded.onnx --train cut_off
+run 4 tune rounded.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --train cut_off --epochs 1 -o none.onnx
+nothing none.onnx
 
 echo "$tests checks, $failures failures"
 [ $failures = 0 ]
