@@ -11,7 +11,9 @@ enum { MOST_NODES = 1000000, DEEPEST = 100 };
 
 typedef struct Inliner {
     Model *model;
+    Map node_names; /* of all graphs: a name, any node of it */
     size_t nodes;
+    unsigned next_name;
     int depth;
     Error *err;
 } Inliner;
@@ -114,6 +116,20 @@ static Value *copied_output(const Call *call, Node *node, const Value *from, Map
     return value;
 }
 
+/* ONNX Runtime loads no graph in which two nodes bear one name; calls may share a name, and bodies need give none. */
+static const char *free_node_name(const Call *call, Node *inner)
+{
+    Inliner *in = call->in;
+    Arena *arena = &in->model->arena;
+    const char *stem =
+        arena_printf(arena, "%s/%s", call->prefix, inner->name[0] != '\0' ? inner->name : inner->op_type);
+    const char *name = stem;
+    while (map_get(&in->node_names, name) != NULL)
+        name = arena_printf(arena, "%s_%u", stem, ++in->next_name);
+    map_set(&in->node_names, name, inner);
+    return name;
+}
+
 static Status copy_body(const Call *call, const Graph *from, Graph *to, Node *before, Map *names)
 {
     for (size_t i = 0; i < from->initializer_count; i++) {
@@ -122,13 +138,13 @@ static Status copy_body(const Call *call, const Graph *from, Graph *to, Node *be
             graph_unique_name(to, arena_printf(&to->model->arena, "%s/%s", call->prefix, from->initializers[i]->name));
         map_set(names, from->initializers[i]->name, graph_add_weight(to, tensor));
     }
-    for (const Node *inner = from->first; inner != NULL; inner = inner->next) {
+    for (Node *inner = from->first; inner != NULL; inner = inner->next) {
         if (++call->in->nodes > MOST_NODES)
             return fail(call->in->err, STATUS_REJECTED, "the model's functions expand to more than %d nodes",
                         MOST_NODES);
         int opset = opset_in(call->function, inner->domain, inner->opset);
-        const char *name = arena_printf(&to->model->arena, "%s/%s", call->prefix, inner->name);
-        Node *node = graph_add_node(to, before, inner->domain, inner->op_type, opset, name, NULL, 0, 0);
+        Node *node =
+            graph_add_node(to, before, inner->domain, inner->op_type, opset, free_node_name(call, inner), NULL, 0, 0);
         node->overload = inner->overload;
         node->extra = inner->extra;
         node->document_node = call->node->document_node != NULL ? call->node->document_node : call->node;
@@ -216,8 +232,24 @@ static Status inline_graph(Inliner *in, Graph *graph)
     return STATUS_OK;
 }
 
+static void collect_node_names(Inliner *in, Graph *graph)
+{
+    for (Node *node = graph->first; node != NULL; node = node->next) {
+        map_set(&in->node_names, node->name, node);
+        for (size_t i = 0; i < node->attr_count; i++)
+            if (node->attrs[i]->g != NULL && node->attrs[i]->type == ATTR_GRAPH)
+                collect_node_names(in, node->attrs[i]->g);
+    }
+}
+
 Status pass_inline(Model *model, Error *err)
 {
+    if (model->function_count == 0)
+        return STATUS_OK;
     Inliner in = {.model = model, .err = err};
-    return model->function_count == 0 ? STATUS_OK : inline_graph(&in, model->graph);
+    map_init(&in.node_names);
+    collect_node_names(&in, model->graph);
+    Status status = inline_graph(&in, model->graph);
+    map_release(&in.node_names);
+    return status;
 }

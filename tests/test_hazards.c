@@ -312,6 +312,15 @@ static void hazard_20_functions_in_functions_are_inlined_before_the_head_is_soug
     assert_int_equal(head->class_count, 5);
     assert_int_equal(trains(model, &batch2, 1), 2);
     model_free(model);
+    /* nameless calls of nameless nodes: ONNX Runtime wants each name once */
+    model =
+        parse("<ir_version: 10, opset_import: [\"\" : 18, \"d\" : 1]> g (float[N,4] x) => (y) { a = d.f(x) y = d.f(a) }"
+              "<domain: \"d\", opset_import: [\"\" : 18]> f (a) => (b) { s = Relu(a) t = Relu(s) b = Abs(t) }");
+    assert_ok(pass_inline(model, &err), &err);
+    for (const Node *node = model->graph->first; node != NULL; node = node->next)
+        for (const Node *other = node->next; other != NULL; other = other->next)
+            assert_string_not_equal(node->name, other->name);
+    model_free(model);
     model = parse("<ir_version: 10, opset_import: [\"\" : 18, \"d\" : 1]> g (float[N,4] x) => (y) { y = d.f(x) }"
                   "<domain: \"d\", opset_import: [\"d\" : 1]> f (a) => (b) { b = d.h(a) }"
                   "<domain: \"d\", opset_import: [\"d\" : 1]> h (a) => (b) { b = d.f(a) }");
