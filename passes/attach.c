@@ -306,6 +306,10 @@ static Status check_opset(Build *b, Error *err)
     if (opset < 7)
         return fail(err, STATUS_UNSUPPORTED, "a head needs opset 7 or newer (broadcasting), the model has %" PRId64,
                     opset);
+    if (opset > OPSET_NEWEST)
+        return fail(err, STATUS_UNSUPPORTED,
+                    "a head cannot be written in opset %" PRId64 ": it is newer than the %d that this build has read",
+                    opset, OPSET_NEWEST);
     b->opset = (int)opset;
     return STATUS_OK;
 }
