@@ -89,7 +89,7 @@ Status document_free_batch(Model *document, Error *err)
         return STATUS_OK;
     TRY(samples_independent(document, report.baked, &same, err));
     if (!same)
-        return fail(err, STATUS_REJECTED,
+        return fail(err, STATUS_UNSUPPORTED,
                     "%s: only a batch of %lld fits, and it does not show where the batch lies; export again with a "
                     "dynamic batch (dynamic_axes or dynamic_shapes)",
                     report.first, (long long)report.baked);

@@ -83,7 +83,7 @@ static bool fits_at(const Rebatch *r, int64_t batch, const Model *base, Error *e
 
 Status batch_refuse(const Rebatch *r, const Node *node, const char *why, Error *err)
 {
-    return fail(err, STATUS_REJECTED,
+    return fail(err, STATUS_UNSUPPORTED,
                 "%s: only a batch of %" PRId64 " fits, %s; export again with a dynamic batch (dynamic_axes or "
                 "dynamic_shapes), or train with --batch %" PRId64,
                 node_text(node), r->from, why, r->from);
@@ -493,7 +493,7 @@ static Status walk(Rebatch *r, Error *err)
             return STATUS_OK;
     if (r->lost != NULL)
         return batch_refuse(r, r->lost, "and there the samples of any other are lost", err);
-    return fail(err, STATUS_REJECTED, "only a batch of %" PRId64 " fits: no output grows with the batch", r->from);
+    return fail(err, STATUS_UNSUPPORTED, "only a batch of %" PRId64 " fits: no output grows with the batch", r->from);
 }
 
 /* The batch of the export: a number in the file, else the smallest that fits while another does not. */

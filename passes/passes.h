@@ -71,7 +71,7 @@ typedef struct BatchReport {
 /* does: infers the model at its own batch and at another; where the other fails, rewrites what holds the batch in the
  * document: targets of Reshape, sizes of Resize, initial states and tokens that were expanded (hazard 23). needs:
  * functions inlined. keeps: a model that takes any batch, to the byte; types of inputs and outputs; what it computes at
- * its own batch. STATUS_REJECTED names the node that cannot be rewritten. Whether samples are still independent
+ * its own batch. STATUS_UNSUPPORTED names the node that cannot be rewritten. Whether samples are still independent
  * afterwards is for the caller to try (runtime/independent.c): at a batch of 1, shapes alone do not say where the batch
  * lies. */
 Status pass_batch(Model *document, BatchReport *report, Error *err);
