@@ -175,7 +175,7 @@ static void look_at_batch(Check *check)
         check_add(check, CODE_BAKED_BATCH, NULL,
                   "a batch of %lld is baked into %zu nodes, first %s: rewritten where another is run",
                   (long long)report.baked, report.rewritten, report.first);
-    else if (status == STATUS_REJECTED)
+    else if (status == STATUS_UNSUPPORTED)
         check_add(check, CODE_BAKED_BATCH, NULL, "%s", found.message);
     else if (builds_for(check, 1, NULL))
         check_add(check, CODE_BAKED_BATCH, NULL, "only a batch of 1 fits: %s; export again with a dynamic batch",

@@ -267,7 +267,7 @@ static Status free_batch(Tune *tune, Error *err)
     tune->document = NULL;
     TRY(document_open(path, &tune->document, err));
     const Graph *graph = tune->document->graph;
-    if (status == STATUS_REJECTED && graph->input_count > 0 && graph->inputs[0]->type.rank > 0 &&
+    if (status == STATUS_UNSUPPORTED && graph->input_count > 0 && graph->inputs[0]->type.rank > 0 &&
         graph->inputs[0]->type.dims[0] == batch) {
         tune->only_batch = (size_t)batch;
         return STATUS_OK;

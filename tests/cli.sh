@@ -380,6 +380,22 @@ untold (float[N,20] x) => (scores) <float[20,4] w = {0.01, ...}> { scores = MatM
 TEXT
 run 0 tune untold.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --epochs 1 -o told.onnx
 
+# ---- a batch that cannot be another: named by `check`, no harm to the run that has it, refused to any other
+model joined.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+joined (float[128,20] x) => (float[128,4] y) <float[128,2] kept = {0.5, 0.25, ...}, float[22,4] w = {0.01, ...}> {
+  ["/join"] j = Concat <axis = 1> (x, kept)
+  y = MatMul (j, w)
+}
+TEXT
+run 0 check joined.onnx --batch 4
+tests=$((tests + 1))
+grep -q "W07 baked-batch .*Concat '/join': only a batch of 128 fits" out || bad "the node that holds the batch is not named"
+plain=(--data "$golden/../data/task_a.npz" --recipe plain --keep-head --train w --epochs 1)
+run 0 tune joined.onnx "${plain[@]}" --batch 128 -o told.onnx
+run 4 tune joined.onnx "${plain[@]}" --batch 32 -o none.onnx
+nothing none.onnx
+
 # A parameter that a step function cuts off from the loss: `check` and `tune` name it.
 model rounded.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>

@@ -11,7 +11,7 @@ typedef enum Status {
     STATUS_DIFFERS = 1,      /* a comparison found a difference */
     STATUS_USAGE = 2,        /* flags or arguments make no sense */
     STATUS_REJECTED = 3,     /* a file or data set is unreadable, malformed or beyond a limit */
-    STATUS_UNSUPPORTED = 4,  /* an operator, type or opset that this build cannot run or train */
+    STATUS_UNSUPPORTED = 4,  /* an operator, type, opset or batch that this build cannot run or train */
     STATUS_AMBIGUOUS = 5,    /* more than one answer; the user has to choose */
     STATUS_UNVERIFIED = 6,   /* what was written does not compute what was in memory */
     STATUS_ENVIRONMENT = 7,  /* disk, memory, permission */
