@@ -96,6 +96,9 @@ Status trainer_new(Model *document, const ParamList *params, const FeatureCache 
     trainer->position =
         (Position){.best_loss = INFINITY, .best_accuracy = -INFINITY, .first_loss = NAN, .seed = options->seed};
     Status status = params_new(params, &trainer->store, err);
+    trainer->reached = calloc(params->count + 1, sizeof *trainer->reached);
+    if (status == STATUS_OK && trainer->reached == NULL)
+        status = fail(err, STATUS_ENVIRONMENT, "no memory for %zu parameters", params->count);
     if (status == STATUS_OK)
         status = find_statistics(trainer, err);
     if (status == STATUS_OK && options->comm != NULL)
@@ -119,6 +122,7 @@ void trainer_free(Trainer *trainer)
     distribution_free(trainer->distribution);
     params_free(trainer->store);
     free(trainer->best);
+    free(trainer->reached);
     free(trainer);
 }
 

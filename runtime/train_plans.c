@@ -89,6 +89,17 @@ static Status make_working(void *context, Model **working, Error *err)
     return status;
 }
 
+/* Of one plan after the other: with several tasks, each reaches its own head. */
+static void note_reached(Trainer *trainer, const Graph *graph)
+{
+    trainer->planned = true;
+    for (size_t i = 0; i < graph->initializer_count; i++) {
+        const Value *value = graph->initializers[i];
+        if (value->role == ROLE_PARAMETER && value->gradient != NULL)
+            trainer->reached[value->parameter] = true;
+    }
+}
+
 static PlanEntry *oldest_entry(Trainer *trainer)
 {
     PlanEntry *oldest = &trainer->plans[0];
@@ -127,6 +138,8 @@ Status trainer_plan(Trainer *trainer, const Batch *batch, bool training, PlanEnt
         entry_release(entry);
         return status;
     }
+    if (training)
+        note_reached(trainer, entry->working->graph);
     entry->training = training;
     entry->only = batch->only;
     entry->input_count = batch->input_count;
@@ -166,29 +179,12 @@ Status trainer_has_state(Trainer *trainer, const Batch *batch, bool *state, Erro
     return status;
 }
 
-static bool reaches_loss(const Trainer *trainer, int parameter)
-{
-    for (int i = 0; i < PLAN_CACHE; i++) {
-        const PlanEntry *entry = &trainer->plans[i];
-        for (size_t k = 0; entry->plan != NULL && entry->training && k < entry->working->graph->initializer_count;
-             k++) {
-            const Value *value = entry->working->graph->initializers[k];
-            if (value->role == ROLE_PARAMETER && value->parameter == parameter && value->gradient != NULL)
-                return true;
-        }
-    }
-    return false;
-}
-
 size_t trainer_unreached(const Trainer *trainer, const ParamInfo **first)
 {
-    bool trained = false;
     size_t count = 0;
-    for (int i = 0; i < PLAN_CACHE; i++)
-        trained = trained || (trainer->plans[i].plan != NULL && trainer->plans[i].training);
-    for (size_t i = 0; trained && i < trainer->params->count; i++) {
+    for (size_t i = 0; trainer->planned && i < trainer->params->count; i++) {
         const ParamInfo *info = &trainer->params->items[i];
-        if (!info->trainable || info->tied_to >= 0 || reaches_loss(trainer, (int)i))
+        if (!info->trainable || info->tied_to >= 0 || trainer->reached[i])
             continue;
         if (count++ == 0)
             *first = info;

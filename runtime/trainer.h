@@ -34,6 +34,8 @@ struct Trainer {
     RunSettings settings;
     struct Distribution *distribution; /* NULL: trained in this process alone */
     bool prepared;
+    bool planned;       /* training, for one batch at least */
+    bool *reached;      /* by parameter: a loss of a training plan depends on it */
     size_t part_rows;   /* a batch is run in parts of so many samples; 0: whole */
     size_t beside;      /* bytes that the run takes besides plans and their parameters */
     size_t last_needed; /* by the plan built last, or that could not be */

@@ -30,6 +30,7 @@ typedef struct ParityResult {
 typedef enum ParityEngine { PARITY_PLAN, PARITY_PLAIN_PLAN, PARITY_INTERP, PARITY_NARROW_PLAN } ParityEngine;
 
 const char *parity_string(const json_t *object, const char *key); /* "" when absent */
+bool parity_listed(const json_t *names, const char *name);        /* in an array of strings; NULL: empty */
 
 /* Does what the run says with the library itself. */
 Status parity_direct(const ParityCase *c, const json_t *run, ParityEngine engine, ParityResult *result, Error *err);

@@ -26,6 +26,14 @@ const char *parity_string(const json_t *object, const char *key)
     return text == NULL ? "" : text;
 }
 
+bool parity_listed(const json_t *names, const char *name)
+{
+    for (size_t i = 0; i < json_array_size(names); i++)
+        if (strcmp(json_string_value(json_array_get(names, i)), name) == 0)
+            return true;
+    return false;
+}
+
 static double number(const json_t *object, const char *key, double absent)
 {
     const json_t *value = json_object_get(object, key);
@@ -89,14 +97,6 @@ static Status untrace(Direct *d, Error *err)
                               d->c->probe.count, &moved, err);
 }
 
-static bool listed(const json_t *list, const char *name)
-{
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (strcmp(json_string_value(json_array_get(list, i)), name) == 0)
-            return true;
-    return false;
-}
-
 /* All but what the case lists as constants, or the parameters that the run names; by the head where names did not
  * survive the exporter. */
 static Status choose(Direct *d, Error *err)
@@ -106,9 +106,9 @@ static Status choose(Direct *d, Error *err)
         const json_t *constants = json_object_get(d->c->json, "constants");
         const json_t *own = json_object_get(d->c->json, "parameters");
         for (size_t i = 0; i < d->params.count; i++)
-            if (listed(constants, d->params.items[i].name))
+            if (parity_listed(constants, d->params.items[i].name))
                 d->params.items[i].trainable = false;
-            else if (d->params.items[i].looks_folded && listed(own, d->params.items[i].name))
+            else if (d->params.items[i].looks_folded && parity_listed(own, d->params.items[i].name))
                 d->params.items[i].trainable = true;
         return STATUS_OK;
     }
@@ -395,9 +395,9 @@ static int compare_parameters(const ParityCase *c, const ParamList *list)
     }
     for (size_t i = 0; i < list->count; i++) {
         const ParamInfo *info = &list->items[i];
-        if (info->trainable && !listed(expected, info->name)) {
+        if (info->trainable && !parity_listed(expected, info->name)) {
             printf("  %s: '%s' is no parameter%s\n", c->folder, info->name,
-                   listed(constants, info->name) ? " but a constant" : "");
+                   parity_listed(constants, info->name) ? " but a constant" : "");
             differences++;
         }
     }

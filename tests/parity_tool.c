@@ -76,14 +76,6 @@ static void add_run(Command *command, const ParityCase *c, const json_t *run)
         add_pair(command, "--example-input", arena_printf(command->arena, "%s/probe.npz", c->folder));
 }
 
-static bool listed(const json_t *names, const char *name)
-{
-    for (size_t i = 0; i < json_array_size(names); i++)
-        if (strcmp(json_string_value(json_array_get(names, i)), name) == 0)
-            return true;
-    return false;
-}
-
 /* What the case calls constants is frozen: a buffer that was kept under its own name (a table of positions) looks in
  * the file as a parameter does. Those that the tool would not train anyway cannot be named. What it calls parameters
  * and the tool a folded table (learned positions, read at every place) is named, where all are trained. */
@@ -102,7 +94,7 @@ static Status add_exceptions(Command *command, const ParityCase *c, const json_t
                 add_pair(command, "--freeze", name);
     }
     for (size_t p = 0; p < list.count && all && status == STATUS_OK; p++)
-        if (list.items[p].looks_folded && listed(own, list.items[p].name)) {
+        if (list.items[p].looks_folded && parity_listed(own, list.items[p].name)) {
             if (!named)
                 add_pair(command, "--train", "all");
             add_pair(command, "--train", list.items[p].name);
