@@ -102,8 +102,8 @@ static Value *reduce_sum(Builder *b, Value *x, const int64_t *axes, size_t count
 }
 
 /* 1 - mean over samples and classes of (2 sum p t + 1) / (sum p + sum t + 1), p = softmax over axis 1, t one-hot
- * (Milletari et al., V-Net, 2016; +1 against empty classes). */
-static Value *dice(Builder *b, Value *logits, Value *target)
+ * (Milletari et al., V-Net, 2016; +1 against empty classes). Where the target is the index to ignore, p and t are 0. */
+static Value *dice(Builder *b, const LossSpec *spec, Value *logits, Value *target)
 {
     const Type *type = &logits->type;
     int64_t axes[RANK_MAX];
@@ -122,7 +122,12 @@ static Value *dice(Builder *b, Value *logits, Value *target)
     Node *one_hot = build_node(b, "", "OneHot", (Value *[]){target, depth, build_constant(b, values)}, 3, 1);
     if (one_hot != NULL)
         node_set_int(one_hot, "axis", 1);
-    Value *t = build_finish(b, one_hot), *one = build_scalar(b, type->dtype, 1), *two = build_scalar(b, type->dtype, 2);
+    Value *ignored = build2(b, "Equal", target, build_scalar(b, DTYPE_I64, (double)spec->ignore_index));
+    ignored = build2(b, "Unsqueeze", ignored, build_ints(b, (const int64_t[]){1}, 1));
+    Value *zero = build_scalar(b, type->dtype, 0);
+    p = build3(b, "Where", ignored, zero, p);
+    Value *t = build3(b, "Where", ignored, zero, build_finish(b, one_hot)), *one = build_scalar(b, type->dtype, 1),
+          *two = build_scalar(b, type->dtype, 2);
     Value *both = reduce_sum(b, build2(b, "Mul", p, t), axes, spatial);
     Value *sizes = build2(b, "Add", reduce_sum(b, p, axes, spatial), reduce_sum(b, t, axes, spatial));
     Value *ratio = build2(b, "Div", build2(b, "Add", build2(b, "Mul", two, both), one), build2(b, "Add", sizes, one));
@@ -138,7 +143,7 @@ static Value *one_loss(Builder *b, const LossSpec *spec, Value *logits, Value *t
     case LOSS_BCE:
         return build_finish(b, build_node(b, DOMAIN_INTERNAL, "BCEWithLogitsLoss", (Value *[]){logits, target}, 2, 1));
     case LOSS_DICE:
-        return dice(b, logits, target);
+        return dice(b, spec, logits, target);
     case LOSS_LINEAR:
         return sum_all(b, build2(b, "Mul", logits, target));
     case LOSS_MSE:

@@ -84,10 +84,13 @@ static void cross_entropy(const LossSpec *spec, const Scores *s, const int64_t *
         }
 }
 
-static void dice_of_class(const Scores *s, size_t sample, size_t class, const int64_t *labels, Tally *tally)
+static void dice_of_class(const LossSpec *spec, const Scores *s, size_t sample, size_t class, const int64_t *labels,
+                          Tally *tally)
 {
     double both = 0, sizes = 0;
     for (size_t i = 0; i < s->inner; i++) {
+        if (labels[sample * s->inner + i] == spec->ignore_index)
+            continue;
         size_t best = 0;
         double p = exp(score_at(s, sample, class, i) - log_sum(s, sample, i, &best));
         double t = labels[sample * s->inner + i] == (int64_t) class;
@@ -174,7 +177,7 @@ Status tally_add(Tally *tally, const LossSpec *spec, const float *out, const Typ
     case LOSS_DICE:
         for (size_t n = 0; n < s.samples; n++)
             for (size_t c = 0; c < s.classes; c++)
-                dice_of_class(&s, n, c, target, tally);
+                dice_of_class(spec, &s, n, c, target, tally);
         return STATUS_OK;
     case LOSS_LINEAR:
         for (size_t i = 0; i < s.samples * s.classes * s.inner; i++)
