@@ -191,6 +191,8 @@ void progress_note(Progress *progress, const char *event, const char *format, ..
         fflush(stdout);
     } else if (!progress->quiet || strcmp(event, "warning") == 0) {
         end_live_line(progress);
+        if (strcmp(event, "warning") == 0)
+            fprintf(stderr, "%swarning: %s", style_on(stderr, STYLE_YELLOW), style_off(stderr));
         fprintf(stderr, "%s\n", text);
     }
     str_release(&line);

@@ -94,7 +94,7 @@ pictures_run=("$model" --epochs 2 --seed 1)
 expect 3 "an unreadable picture stops the run" "$regraft" tune "${pictures_run[@]}" --data bad -o bad.onnx
 expect 0 "without the unreadable ones" "$regraft" tune "${pictures_run[@]}" --data good -o good.onnx
 expect 0 "leaving the unreadable ones out" "$regraft" tune "${pictures_run[@]}" --data bad --skip-broken -o bad.onnx --run bad.run
-holds "each is named once" test "$(grep -c '^skipped: ' err)" = 3
+holds "each is named once" test "$(grep -c '^warning: skipped: ' err)" = 3
 holds "and makes no difference" cmp -s good.onnx bad.onnx
 expect 0 "eval leaves them out too" "$regraft" eval bad.onnx --data bad --skip-broken --json
 holds "and counts the rest" grep -q '"samples": 12' out
