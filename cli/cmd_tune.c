@@ -19,6 +19,7 @@ static const char *const frames[] = {"auto", "crop", "squash", "pad", NULL};
 static const char *const lengths[] = {"auto", "keep", "cut", NULL};
 static const char *const precisions[] = {"f32", "bf16", "auto", NULL};
 static const char *const convolutions[] = {"auto", "direct", NULL}; /* ConvolutionChoice */
+static const char *const batchnorms[] = {"live", "running", NULL};  /* BatchNormChoice */
 static const char *const filters[] = {"bilinear", "bicubic", "nearest", NULL};
 
 static const Option options[] = {
@@ -109,6 +110,10 @@ static const Option options[] = {
     {OPTION("--convolution", 0, CHOICE, convolution, "NAME",
             "algorithm of training's convolutions. auto: Winograd's for 3x3 kernels where the library has it"),
      .choices = convolutions},
+    {OPTION("--batchnorm", 0, CHOICE, batchnorm, "HOW",
+            "what a BatchNorm in training form takes where its scale is trained: the batch's statistics (live), which "
+            "move the running ones, or the running ones, which stay; one that is not trained always takes those"),
+     .choices = batchnorms},
     {OPTION("--profile", 0, FLAG, profile, NULL,
             "afterwards, where the time of training steps went, by operator and by step")},
     {OPTION("--trace", 0, TEXT, trace, "FILE", "the last training step in Chrome's trace format, for Perfetto")},

@@ -12,13 +12,14 @@
 typedef enum RecipeKind { RECIPE_AUTO, RECIPE_PLAIN, RECIPE_PROBE } RecipeKind;
 
 typedef enum ConvolutionChoice { CONVOLUTION_AUTO, CONVOLUTION_DIRECT } ConvolutionChoice;
+typedef enum BatchNormChoice { BATCHNORM_LIVE, BATCHNORM_RUNNING } BatchNormChoice;
 
 typedef enum LengthsChoice { LENGTHS_AUTO, LENGTHS_KEEP, LENGTHS_CUT } LengthsChoice;
 
 typedef struct TuneFields {
     const char *data, *val, *test, *output, *run_folder, *head, *preset, *size, *example, *resume;
     TextList train, freeze, losses, loss_weights, tasks, only, classes;
-    int recipe, optimizer, schedule, init, augment, frame, filter, lengths, precision, convolution;
+    int recipe, optimizer, schedule, init, augment, frame, filter, lengths, precision, convolution, batchnorm;
     int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden, memory;
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
         crop;

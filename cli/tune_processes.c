@@ -69,7 +69,7 @@ void processes_describe(Tune *tune)
         "%d processes with %d threads each; every batch of %zu is shared; stopped after an epoch, the run goes "
         "on with --resume %s",
         ranks, tune->threads, tune->batch, tune->folder);
-    if (batchnorm_form(tune->document, &count) == BATCHNORM_TRAINING)
+    if (batchnorm_form(tune->document, &count) == BATCHNORM_TRAINING && tune->fields->batchnorm == BATCHNORM_LIVE)
         progress_note(&tune->progress, "note",
                       "live BatchNorm normalises with each process's part of a batch; running statistics are averaged "
                       "after every epoch");

@@ -104,6 +104,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                             .profile = f->profile || f->trace != NULL,
                             .precision = tune->precision,
                             .winograd = tune->fields->convolution == CONVOLUTION_AUTO,
+                            .running_statistics = f->batchnorm == BATCHNORM_RUNNING,
                             .no_decay_1d = !plain,
                             .diverged_factor = plain ? 0 : 50,
                             .on_event = progress_event,

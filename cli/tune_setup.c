@@ -260,6 +260,7 @@ static void describe(Tune *tune)
                                         "in inference form: it keeps its statistics",
                                         "live: it trains where its scale is trained"};
     BatchNormForm form = batchnorm_form(tune->document, &batchnorms);
+    bool stays = form == BATCHNORM_TRAINING && tune->fields->batchnorm == BATCHNORM_RUNNING;
     progress_note(&tune->progress, "data", "%zu training samples%s%s, %s", dataset_count(tune->data.train),
                   tune->outputs > 0 ? ", " : "",
                   tune->outputs > 0 ? arena_printf(&tune->document->arena, "%zu %s", tune->outputs, nouns[tune->task])
@@ -269,7 +270,8 @@ static void describe(Tune *tune)
                       : arena_printf(&tune->document->arena, "%zu for validation%s", dataset_count(tune->data.val),
                                      tune->data.was_held_out ? " (held out)" : ""));
     progress_note(&tune->progress, "model", "%s of %s parameters may be trained; BatchNorm %s",
-                  human_count((int64_t)wanted).text, human_count((int64_t)all).text, forms[form]);
+                  human_count((int64_t)wanted).text, human_count((int64_t)all).text,
+                  stays ? "live in the file, trained on its running statistics" : forms[form]);
 }
 
 /* --example-input: see runtime/untrace.c. */

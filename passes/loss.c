@@ -12,18 +12,34 @@ static Value *behind(Value *value, const char *op_type)
     return value->producer != NULL && node_is(value->producer, op_type) ? value->producer->inputs[0] : value;
 }
 
+/* Where the classes lie: on the last axis of a language model's scores, else on axis 1, or 0 for a single sample. */
+static int64_t class_axis(const LossSpec *spec, const Type *logits)
+{
+    return spec->kind == LOSS_LM ? logits->rank - 1 : logits->rank > 1 ? 1 : 0;
+}
+
+/* What is before a Softmax or LogSoftmax over the classes; one over another axis is part of the model. */
+static Value *behind_softmax(const LossSpec *spec, Value *value, const char *op_type)
+{
+    Value *before = behind(value, op_type);
+    if (before == value || !type_known(&value->type))
+        return value;
+    int64_t axis = node_int(value->producer, "axis", -1);
+    return (axis < 0 ? axis + value->type.rank : axis) == class_axis(spec, &value->type) ? before : value;
+}
+
 static Value *logits_of(const LossSpec *spec, Value *output)
 {
     switch (spec->kind) {
     case LOSS_SOFTMAX_CE:
     case LOSS_LM:
-        return behind(behind(output, "Softmax"), "LogSoftmax");
+    case LOSS_DICE:
+        return behind_softmax(spec, behind_softmax(spec, output, "Softmax"), "LogSoftmax");
     case LOSS_BCE:
         return behind(output, "Sigmoid");
     case LOSS_MSE:
     case LOSS_L1:
     case LOSS_HUBER:
-    case LOSS_DICE:
     case LOSS_LINEAR:
         return output;
     }
@@ -34,10 +50,10 @@ static Value *add_target(Graph *graph, const LossSpec *spec, const Type *logits)
 {
     Value *target = graph_add_value(graph, spec->target_name == NULL ? "target" : spec->target_name);
     int64_t dims[RANK_MAX];
-    int rank = 0, class_axis = spec->kind == LOSS_LM ? logits->rank - 1 : logits->rank > 1 ? 1 : 0;
+    int rank = 0;
     bool classes = spec->kind == LOSS_SOFTMAX_CE || spec->kind == LOSS_LM || spec->kind == LOSS_DICE;
     for (int i = 0; i < logits->rank; i++)
-        if (!classes || i != class_axis)
+        if (!classes || i != class_axis(spec, logits))
             dims[rank++] = logits->dims[i];
     type_set(&target->type, classes ? DTYPE_I64 : DTYPE_F32, rank, dims);
     target->role = ROLE_INPUT;
@@ -63,7 +79,7 @@ static Value *sum_all(Builder *b, Value *x)
 
 static Value *cross_entropy(Builder *b, const LossSpec *spec, Value *logits, Value *target)
 {
-    int64_t axis = spec->kind == LOSS_LM ? logits->type.rank - 1 : logits->type.rank > 1 ? 1 : 0;
+    int64_t axis = class_axis(spec, &logits->type);
     int64_t classes = logits->type.dims[axis];
     Value *weights = NULL;
     if (spec->class_weights != NULL) {
@@ -119,6 +135,10 @@ static Value *dice(Builder *b, const LossSpec *spec, Value *logits, Value *targe
     Tensor *values = tensor_new(&b->graph->model->arena, NULL, type->dtype, 1, (const int64_t[]){2}, &data);
     memcpy(data, levels, sizeof levels);
     Value *depth = build_ints(b, &type->dims[1], 1);
+    Node *classes = build_node(b, DOMAIN_INTERNAL, "ClassTargets", (Value *[]){logits, target}, 2, 1);
+    if (classes != NULL)
+        node_set_int(classes, "ignore_index", spec->ignore_index);
+    target = build_finish(b, classes);
     Node *one_hot = build_node(b, "", "OneHot", (Value *[]){target, depth, build_constant(b, values)}, 3, 1);
     if (one_hot != NULL)
         node_set_int(one_hot, "axis", 1);

@@ -311,6 +311,7 @@ typedef struct WorkingOptions {
     const Binding *bindings;
     size_t binding_count;
     bool training; /* live BatchNorm and Dropout where their parameters are trained; else inference form everywhere */
+    bool running_statistics; /* with `training`: BatchNorm in inference form where it is trained, too */
     const ParamList *params; /* NULL: no parameters, every initializer is constant */
     const LossSpec *losses;  /* NULL: none */
     size_t loss_count;

@@ -306,7 +306,8 @@ static bool statistics_are_read(const Node *node)
 static void settle_batchnorm(Node *node, const WorkingOptions *options)
 {
     bool trained = is_parameter(node_input(node, 1)) || is_parameter(node_input(node, 2));
-    bool live = node_int(node, "training_mode", 0) != 0 && (options->live || (options->training && trained));
+    bool live = node_int(node, "training_mode", 0) != 0 &&
+                (options->live || (options->training && trained && !options->running_statistics));
     if (options->live && live && statistics_are_read(node))
         return; /* as written: its row says that there is no gradient through them */
     drop_extra_outputs(node);

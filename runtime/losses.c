@@ -7,16 +7,35 @@
 
 #include "runtime/train.h"
 
-OutputForm output_form(const Graph *graph, size_t index)
+static const Node *last_node(const Graph *graph, size_t index)
 {
     const Node *node = graph->outputs[index]->producer;
     while (node != NULL && (node_is(node, "Identity") || node_is(node, "Cast") || node_is(node, "Reshape")))
         node = node_input(node, 0) == NULL ? NULL : node_input(node, 0)->producer;
+    return node;
+}
+
+OutputForm output_form(const Graph *graph, size_t index)
+{
+    const Node *node = last_node(graph, index);
     return node == NULL                  ? OUTPUT_SCORES
            : node_is(node, "Softmax")    ? OUTPUT_SOFTMAX
            : node_is(node, "LogSoftmax") ? OUTPUT_LOG_SOFTMAX
            : node_is(node, "Sigmoid")    ? OUTPUT_SIGMOID
                                          : OUTPUT_SCORES;
+}
+
+/* Before opset 13 Softmax took the axis and all behind it for one. */
+OutputForm output_form_read_by(const Graph *graph, const LossSpec *spec, const Type *type)
+{
+    OutputForm form = output_form(graph, spec->output);
+    if (form != OUTPUT_SOFTMAX && form != OUTPUT_LOG_SOFTMAX)
+        return form;
+    const Node *node = last_node(graph, spec->output);
+    int last = type->rank - 1, classes = spec->kind == LOSS_LM ? last : type->rank > 1 ? 1 : 0;
+    int64_t axis = node_int(node, "axis", node->opset < 13 ? 1 : -1);
+    axis = axis < 0 ? axis + type->rank : axis;
+    return axis == classes && (node->opset >= 13 || classes == last) ? form : OUTPUT_SCORES;
 }
 
 /* What a loss reads, as [samples, classes, inner]; `form`: what the model's last node has made of the scores. */
@@ -69,12 +88,23 @@ static void count_class(Tally *tally, size_t label, size_t predicted)
     tally->predicted[predicted]++;
 }
 
+/* Every label must be a class or the one that is left out, as in training (check_targets, runtime/ops/losses.c). */
+static Status check_labels(const LossSpec *spec, const Scores *s, const int64_t *labels, Error *err)
+{
+    for (size_t i = 0; i < s->samples * s->inner; i++)
+        if (labels[i] != spec->ignore_index && (labels[i] < 0 || (size_t)labels[i] >= s->classes))
+            return fail(err, STATUS_REJECTED,
+                        "a target of the validation set is %lld: neither in [0, %zu) nor --ignore-index %lld",
+                        (long long)labels[i], s->classes, (long long)spec->ignore_index);
+    return STATUS_OK;
+}
+
 static void cross_entropy(const LossSpec *spec, const Scores *s, const int64_t *labels, Tally *tally)
 {
     for (size_t n = 0; n < s->samples; n++)
         for (size_t i = 0; i < s->inner; i++) {
             int64_t label = labels[n * s->inner + i];
-            if (label == spec->ignore_index || label < 0 || (size_t)label >= s->classes)
+            if (label == spec->ignore_index)
                 continue;
             size_t best = 0;
             double weight = spec->class_weights == NULL ? 1 : (double)spec->class_weights[label];
@@ -169,12 +199,14 @@ Status tally_add(Tally *tally, const LossSpec *spec, const float *out, const Typ
     switch (spec->kind) {
     case LOSS_SOFTMAX_CE:
     case LOSS_LM:
+        TRY(check_labels(spec, &s, target, err));
         cross_entropy(spec, &s, target, tally);
         return STATUS_OK;
     case LOSS_BCE:
         binary(&s, target, tally);
         return STATUS_OK;
     case LOSS_DICE:
+        TRY(check_labels(spec, &s, target, err));
         for (size_t n = 0; n < s.samples; n++)
             for (size_t c = 0; c < s.classes; c++)
                 dice_of_class(spec, &s, n, c, target, tally);

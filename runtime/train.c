@@ -73,11 +73,12 @@ static void describe_settings(Trainer *trainer)
     snprintf(to->choices, sizeof to->choices,
              "lr: %.9g, momentum: %.9g, nesterov: %d, beta1: %.9g, beta2: %.9g, eps: %.9g, alpha: %.9g, "
              "weight decay: %.9g, clip norm: %.9g, clip value: %.9g, schedule: %d, warmup: %llu, epochs: %llu, "
-             "precision: %s, convolution: %s",
+             "precision: %s, convolution: %s, batchnorm: %s",
              rule->lr, rule->momentum, rule->nesterov, rule->beta1, rule->beta2, rule->epsilon, rule->alpha,
              rule->weight_decay, rule->clip_norm, rule->clip_value, (int)schedule->kind,
              (unsigned long long)schedule->warmup, (unsigned long long)(ends ? o->epochs : 0),
-             o->precision == PRECISION_BF16 ? "bf16" : "f32", o->winograd ? "auto" : "direct");
+             o->precision == PRECISION_BF16 ? "bf16" : "f32", o->winograd ? "auto" : "direct",
+             o->running_statistics ? "running" : "live");
 }
 
 Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
@@ -312,7 +313,7 @@ static Status tally_batch(Trainer *trainer, const PlanEntry *entry, const Batch 
                         loss->target_name, (long long)type_count(have), graph->outputs[loss->output]->name,
                         (long long)wanted);
         TRY(tally_add(&scoring->tallies[i], loss, plan_output(entry->plan, loss->output), type,
-                      output_form(trainer->document->graph, loss->output), batch->targets[target], err));
+                      output_form_read_by(trainer->document->graph, loss, type), batch->targets[target], err));
     }
     return STATUS_OK;
 }

@@ -136,6 +136,9 @@ Status metrics_columns(const float *rows, const float *targets, size_t count, si
 typedef enum OutputForm { OUTPUT_SCORES, OUTPUT_SOFTMAX, OUTPUT_LOG_SOFTMAX, OUTPUT_SIGMOID } OutputForm;
 
 OutputForm output_form(const Graph *graph, size_t index); /* of a document's output */
+/* The same for a loss on an output of this type: a Softmax over another axis than that of the classes is part of what
+ * the model computes, as it is in training (passes/loss.c). */
+OutputForm output_form_read_by(const Graph *graph, const LossSpec *spec, const Type *type);
 
 typedef struct Tally { /* sums over the batches of one target; zero to begin with */
     LossKind kind;
@@ -241,12 +244,13 @@ typedef struct TrainOptions {
     bool by_accuracy;                /* best means accuracy, ties by loss; else loss alone */
     Comm *comm;                      /* processes that train together; NULL: alone */
     bool plain_only;
-    bool profile;           /* time every step: see trainer_profile */
-    Precision precision;    /* of training steps; evaluation is f32, as what is exported computes */
-    bool winograd;          /* of training steps: PlanOptions.winograd */
-    bool no_decay_1d;       /* biases and norms are not decayed */
-    const char *checkpoint; /* path written after every epoch and on interruption; NULL: none */
-    double diverged_factor; /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
+    bool profile;            /* time every step: see trainer_profile */
+    Precision precision;     /* of training steps; evaluation is f32, as what is exported computes */
+    bool winograd;           /* of training steps: PlanOptions.winograd */
+    bool running_statistics; /* BatchNorm trains on its running statistics: WorkingOptions.running_statistics */
+    bool no_decay_1d;        /* biases and norms are not decayed */
+    const char *checkpoint;  /* path written after every epoch and on interruption; NULL: none */
+    double diverged_factor;  /* stop when the loss exceeds this times the first epoch's; 0: only on NaN */
     void (*on_event)(const TrainEvent *event, void *context);
     void (*on_bill)(const TrainBill *bill, void *context); /* once, before the first step; may be NULL */
     size_t memory;  /* bytes that the whole process may take; 0: no limit. Kept by making activations again, then by

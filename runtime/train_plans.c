@@ -51,6 +51,7 @@ static Status build_working(Trainer *trainer, const Batch *batch, bool training,
     WorkingOptions options = {.bindings = bindings,
                               .binding_count = bind_batch(trainer, batch, bindings),
                               .training = training,
+                              .running_statistics = trainer->options.running_statistics,
                               .params = trainer->params};
     WorkingOptions with_loss = options;
     with_loss.losses = trainer->options.losses + (batch->only > 0 ? batch->only - 1 : 0);

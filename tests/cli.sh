@@ -416,5 +416,37 @@ run 4 check rounded.onnx --train cut_off
 run 4 tune rounded.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --train cut_off --epochs 1 -o none.onnx
 nothing none.onnx
 
+# A target that is no class is refused, by Dice as by cross-entropy, in training as in validation.
+model few.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+few (float[N,20] x) => (float[N,3] y) <float[20,3] w = {0.01, ...}> {
+  y = MatMul (x, w)
+}
+TEXT
+for loss in dice softmax_ce; do
+    run 3 tune few.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --loss $loss --epochs 1 -o none.onnx
+    grep -q "target 3 at [0-9]* is outside \[0, 3)" err || bad "$loss: no word about the target"
+    nothing none.onnx
+    run 0 tune few.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --loss $loss --ignore-index 3 --epochs 1 -o told.onnx
+done
+
+# A trained BatchNorm in training form on its running statistics: these are not moved, and differ from a live one's.
+model norm.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+norm (float[N,20] x) => (float[N,4] y) <float[20,8] w = {0.01, ...}, float[8] scale = {1.0, ...}, float[8] shift = {0.5, ...},
+  float[8] mean = {0.25, ...}, float[8] variance = {2.0, ...}, float[8,4] v = {0.1, -0.1, ...}> {
+  h = MatMul (x, w)
+  n, m1, v1 = BatchNormalization <training_mode = 1> (h, scale, shift, mean, variance)
+  y = MatMul (n, v)
+}
+TEXT
+for how in live running; do
+    run 0 tune norm.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --batchnorm $how --epochs 1 -o $how.onnx
+    "$regraft" diff norm.onnx $how.onnx >out 2>err
+    tests=$((tests + 1))
+    [ "$(grep -c 'initializer mean\|initializer variance' out)" = $([ $how = live ] && echo 2 || echo 0) ] ||
+        bad "--batchnorm $how: which statistics were moved?"
+done
+
 echo "$tests checks, $failures failures"
 [ $failures = 0 ]

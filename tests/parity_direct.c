@@ -142,6 +142,7 @@ static Status build(Direct *d, bool training, Model **model, Error *err)
     WorkingOptions options = {.bindings = bindings,
                               .binding_count = count,
                               .training = training,
+                              .running_statistics = json_is_array(json_object_get(d->run, "trainable")),
                               .params = &d->params,
                               .losses = d->losses,
                               .loss_count = training ? d->loss_count : 0,

@@ -69,6 +69,8 @@ static void add_run(Command *command, const ParityCase *c, const json_t *run)
     else
         for (size_t i = 0; i < json_array_size(trainable); i++)
             add_pair(command, "--train", json_string_value(json_array_get(trainable, i)));
+    if (json_is_array(trainable)) /* a head is trained with everything else as in inference */
+        add_pair(command, "--batchnorm", "running");
     const json_t *constants = json_object_get(c->json, "constants");
     for (size_t i = 0; i < json_array_size(constants) && json_is_string(trainable); i++)
         add_pair(command, "--freeze", json_string_value(json_array_get(constants, i)));

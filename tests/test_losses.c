@@ -28,6 +28,15 @@ static const Case cases[] = {
     {"scores of positions", LAYER "y = Identity(s) }", LOSS_SOFTMAX_CE, true, 1, {POSITIONS}},
     {"scores behind a Softmax", LAYER "y = Softmax<axis=1>(s) }", LOSS_SOFTMAX_CE, true, 1, {POSITIONS}},
     {"scores behind a LogSoftmax", LAYER "y = LogSoftmax<axis=1>(s) }", LOSS_SOFTMAX_CE, true, 1, {POSITIONS}},
+    {"scores behind a Softmax over the positions",
+     LAYER "y = Softmax<axis=2>(s) }",
+     LOSS_SOFTMAX_CE,
+     true,
+     1,
+     {POSITIONS}},
+    {"tokens behind a Softmax", LAYER "y = Softmax<axis=-1>(s) }", LOSS_LM, true, 1, {CLASSES}},
+    {"overlap behind a Softmax", LAYER "y = Softmax<axis=1>(s) }", LOSS_DICE, true, 1, {POSITIONS}},
+    {"overlap behind a LogSoftmax", LAYER "y = LogSoftmax<axis=1>(s) }", LOSS_DICE, true, 1, {POSITIONS}},
     {"tokens", LAYER "y = Identity(s) }", LOSS_LM, true, 1, {CLASSES}},
     {"overlap", LAYER "y = Identity(s) }", LOSS_DICE, true, 1, {POSITIONS}},
     {"labels", LAYER "y = Identity(s) }", LOSS_BCE, false, 2, {CLASSES, POSITIONS}},
@@ -134,6 +143,13 @@ static void metrics_are_those_of_the_whole_data(void **state)
     assert_true(fabs(score.loss - (5 * right + (right + 1) + sure) / 7) < 1e-6);
     assert_true(isnan(score.absolute_error));
     tally_release(&tally);
+    const int64_t stray[] = {0, 1, 2, -100};
+    for (int kind = 0; kind < 2; kind++) {
+        loss.kind = kind == 0 ? LOSS_SOFTMAX_CE : LOSS_DICE;
+        assert_int_equal(tally_add(&tally, &loss, first, &type, OUTPUT_SCORES, stray, &err), STATUS_REJECTED);
+        tally_release(&tally);
+    }
+    err = (Error){STATUS_OK, ""};
     loss.kind = LOSS_L1;
     assert_ok(tally_add(&tally, &loss, (const float[]){1, 2}, &numbers, OUTPUT_SCORES, (const float[]){3, -1}, &err),
               &err);

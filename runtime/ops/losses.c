@@ -1,6 +1,7 @@
 /* Family: losses. ONNX's NegativeLogLikelihoodLoss and SoftmaxCrossEntropyLoss, and the internal losses that training
  * uses: SoftmaxCrossEntropyLoss (logits, integer target, optional class weights; label smoothing) and
- * BCEWithLogitsLoss, both scalar means with PyTorch's meaning, each with the operator that is its gradient.
+ * BCEWithLogitsLoss, both scalar means with PyTorch's meaning, each with the operator that is its gradient, and
+ * ClassTargets, the guard before a loss that is built of plain operators (Dice, passes/loss.c).
  *
  * Scores are [N, C, d1..] seen as [outer, C, inner] around the class axis; sample s = (o, i) has the scores at o C
  * inner + c inner + i. */
@@ -536,6 +537,27 @@ static Status cross_entropy_grad_prepare(PlanContext *context, Error *err)
     return STATUS_OK;
 }
 
+/* ---- the internal ClassTargets ----------------------------------------------------------------------------------- */
+
+/* scores [N, C, d1..], targets [N, d1..] -> the targets, each of them a class of the scores or ignore_index. */
+static Status class_targets_infer(Node *node, Error *err)
+{
+    const Type *targets = &node->inputs[1]->type;
+    TRY(check_shapes(node, err));
+    type_set(&node->outputs[0]->type, targets->dtype, targets->rank, targets->dims);
+    return STATUS_OK;
+}
+
+static Status class_targets_eval(EvalContext *context, Error *err)
+{
+    LossSetup setup;
+    const Array *scores = eval_input(context, 0), *targets = eval_input(context, 1);
+    int64_t classes = scores->dims[class_axis(context->node, scores->rank)];
+    TRY(loss_setup(context->node, &setup, err));
+    TRY(check_targets(context->node, &setup, targets->data, targets->dtype, targets->count, classes, err));
+    return eval_output_same(context, 0, targets, err);
+}
+
 /* ---- BCEWithLogitsLoss ------------------------------------------------------------------------------------------- */
 
 static Status bce_infer(Node *node, Error *err)
@@ -756,5 +778,15 @@ const OpDef ops_losses[] = {
      .prepare = bce_grad_prepare,
      .no_gradient = NOT_AGAIN,
      .no_case = "internal; covered by the gradient cases of BCEWithLogitsLoss"},
+    {.domain = DOMAIN_INTERNAL,
+     .name = "ClassTargets",
+     .min_inputs = 2,
+     .max_inputs = 2,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .infer = class_targets_infer,
+     .eval = class_targets_eval,
+     .no_gradient = "classes are whole numbers",
+     .no_case = "internal; covered by the Dice checks of tests/cli.sh"},
     {0},
 };
