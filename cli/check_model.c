@@ -12,8 +12,8 @@ static void look_at_parameters(Check *check)
     for (size_t i = 0; i < check->params.count; i++) {
         const ParamInfo *info = &check->params.items[i];
         if (info->tied_to >= 0)
-            check_add(check, CODE_TIED, NULL, "'%s' is an exact transposed copy of '%s': both are kept equal",
-                      info->name, check->params.items[info->tied_to].name);
+            check_add(check, CODE_TIED, NULL, "'%s' is an exact %scopy of '%s': both are kept equal", info->name,
+                      info->layout.rank > 0 ? "transposed " : "", check->params.items[info->tied_to].name);
         first_folded = info->looks_folded && folded == 0 ? info->name : first_folded;
         folded += info->looks_folded;
         first_untied = info->untied && untied == 0 ? info->name : first_untied;

@@ -202,8 +202,7 @@ static void print_parameter_summary(const Summary *s)
         printf("  folded     %s in %zu %s that the exporter computed; not trained by default\n",
                human_count(s->folded).text, s->folded_count, s->folded_count > 1 ? "tables" : "table");
     if (s->tied_count > 0)
-        printf("  tied       %zu exact transposed %s, kept equal\n", s->tied_count,
-               s->tied_count > 1 ? "copies" : "copy");
+        printf("  tied       %zu exact %s, kept equal\n", s->tied_count, s->tied_count > 1 ? "copies" : "copy");
     if (s->untied_count > 0)
         printf("  shared     %zu tensors merged by the exporter are parameters of their own\n", s->untied_count);
     if (s->constants > 0)

@@ -89,7 +89,7 @@ static const Option options[] = {
     {OPTION("--seed", 's', INT, seed, "N", "of order, augmentation, split and new weights")},
     {OPTION("--shuffle", 0, FLAG, shuffle, NULL, "mix samples anew every epoch; with --recipe plain only when asked")},
     {OPTION("--no-shuffle", 0, FLAG, no_shuffle, NULL, "take samples in the file's order")},
-    {OPTION("--no-tie", 0, FLAG, no_tie, NULL, "train exact transposed copies apart")},
+    {OPTION("--no-tie", 0, FLAG, no_tie, NULL, "train exact copies of a parameter apart")},
     {OPTION("--example-input", 0, TEXT, example, "NPZ",
             "what the model was traced with: a training-mode export has its running statistics moved once by it; takes "
             "that back")},

@@ -102,6 +102,13 @@ Status pass_clean(Graph *graph, Error *err);
 
 /* ---- params.c: what is a parameter ---------------------------------------------------------------------- */
 
+/* How an exact copy lies in memory, from the parameter it copies: that one without its dims of 1, which has `rank`
+ * dims, its axes in the order `perm`, as many numbers as the copy has, whose dims it then takes. Rank 0: in the same
+ * order. */
+typedef struct CopyLayout {
+    int rank, perm[4];
+} CopyLayout;
+
 /* One trainable tensor of the document, as contracts.md 2 counts them. Names are the document's. */
 typedef struct ParamInfo {
     const char *name;
@@ -115,7 +122,7 @@ typedef struct ParamInfo {
     bool looks_folded;   /* a table that an exporter folded for the traced length (hazard 39): trainable is false, a
                           * person   may still ask for it by name */
     int tied_to;         /* index of the parameter it is an exact copy of, or -1 */
-    bool transposed;     /* with tied_to: the copy has rows and columns exchanged */
+    CopyLayout layout;   /* with tied_to: of the copy */
     bool untied;         /* value-equal sharing between unrelated consumers was undone (hazards 1, 41) */
     const Use *uses;     /* untied: the document's inputs that mean this parameter, so that writing back can give it */
     size_t use_count;    /* an initializer of its own */
@@ -132,6 +139,8 @@ typedef struct ParamList {
 /* Finds parameters by role, from the gradient's path. Unties value-equal initializers *in the document's working
  * copies* by giving each consumer role its own entry. `no_tie` keeps exact copies apart. */
 Status params_find(Model *document, bool no_tie, ParamList *list, Error *err);
+/* The numbers of `owner`, of its type's size or as floats (`size` bytes each), in the order of a copy of it. */
+void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, size_t size, const void *from, void *to);
 
 /* ---- heads.c, cut.c, attach.c, freeze.c: surgery on the document ------------------------------------------ */
 

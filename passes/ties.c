@@ -16,7 +16,7 @@
 #include "passes/params.h"
 
 enum {
-    TIE_ELEMENTS = 1024,   /* smaller transposed copies without any record are coincidences */
+    TIE_ELEMENTS = 1024,   /* smaller moved copies of which neither name is an exporter's are coincidences */
     MERGE_ELEMENTS = 1024, /* dynamo merges equal initializers up to this size */
     TIE_WINDOW = 8
 };
@@ -186,17 +186,130 @@ bool readers_share(const Records *records, const Tensor *tensor, const char *nam
 
 /* ---- copies of one parameter -------------------------------------------------------------------------------- */
 
-static bool is_transposed_copy(const Tensor *a, const Tensor *b)
+enum { LAYOUT_RANK = 4 };
+
+/* Dims of more than one number; -1 when there are more than a CopyLayout takes. */
+static int dims_beyond_one(const Tensor *tensor, int64_t dims[LAYOUT_RANK])
 {
-    if (a->rank != 2 || b->rank != 2 || a->dtype != b->dtype || a->dims[0] != b->dims[1] || a->dims[1] != b->dims[0])
-        return false;
-    size_t size = dtype_size(a->dtype);
-    const char *x = a->data, *y = b->data;
-    for (int64_t i = 0; i < a->dims[0]; i++)
-        for (int64_t j = 0; j < a->dims[1]; j++)
-            if (memcmp(x + (size_t)(i * a->dims[1] + j) * size, y + (size_t)(j * a->dims[0] + i) * size, size) != 0)
-                return false;
+    int rank = 0;
+    for (int i = 0; i < tensor->rank; i++) {
+        if (tensor->dims[i] == 1)
+            continue;
+        if (rank == LAYOUT_RANK)
+            return -1;
+        dims[rank++] = tensor->dims[i];
+    }
+    return rank;
+}
+
+/* Calls for every number of the copy, in its order, with its place in the owner; stops where `each` says no. */
+static bool walk_copy(const CopyLayout *layout, const int64_t *dims, bool (*each)(int64_t from, int64_t to, void *),
+                      void *context)
+{
+    int64_t strides[LAYOUT_RANK] = {0}, at[LAYOUT_RANK] = {0}, count = 1, from = 0;
+    for (int i = 0; i < layout->rank; i++) {
+        strides[i] = 1;
+        for (int k = layout->perm[i] + 1; k < layout->rank; k++)
+            strides[i] *= dims[k];
+        count *= dims[i];
+    }
+    for (int64_t to = 0; to < count; to++) {
+        if (!each(from, to, context))
+            return false;
+        for (int i = layout->rank; i-- > 0;) {
+            from += strides[i];
+            if (++at[i] < dims[layout->perm[i]])
+                break;
+            from -= strides[i] * at[i];
+            at[i] = 0;
+        }
+    }
     return true;
+}
+
+typedef struct Bytewise {
+    const char *from;
+    char *to;
+    size_t size;
+} Bytewise;
+
+static bool is_same(int64_t from, int64_t to, void *context)
+{
+    const Bytewise *b = context;
+    return memcmp(b->from + (size_t)from * b->size, b->to + (size_t)to * b->size, b->size) == 0;
+}
+
+static bool put(int64_t from, int64_t to, void *context)
+{
+    const Bytewise *b = context;
+    memcpy(b->to + (size_t)to * b->size, b->from + (size_t)from * b->size, b->size);
+    return true;
+}
+
+void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, size_t size, const void *from, void *to)
+{
+    int64_t dims[LAYOUT_RANK];
+    dims_beyond_one(owner, dims);
+    if (layout->rank == 0)
+        memcpy(to, from, (size_t)tensor_count(owner) * size);
+    else
+        walk_copy(layout, dims, put, &(Bytewise){from, to, size});
+}
+
+/* Is `copy` what `owner` holds with its axes in the order `layout->perm`? */
+static bool is_permuted(const Tensor *owner, const Tensor *copy, const CopyLayout *layout)
+{
+    int64_t from[LAYOUT_RANK], to[LAYOUT_RANK];
+    dims_beyond_one(owner, from);
+    dims_beyond_one(copy, to);
+    for (int i = 0; i < layout->rank; i++)
+        if (to[i] != from[layout->perm[i]])
+            return false;
+    return walk_copy(layout, from, is_same, &(Bytewise){owner->data, (char *)copy->data, dtype_size(owner->dtype)});
+}
+
+/* Tries every order of `rank` axes: `used` are those that stand already. */
+static bool find_order(const Tensor *owner, const Tensor *copy, CopyLayout *layout, int placed, unsigned used)
+{
+    if (placed >= layout->rank || placed >= LAYOUT_RANK)
+        return is_permuted(owner, copy, layout);
+    for (int axis = 0; axis < layout->rank; axis++) {
+        layout->perm[placed] = axis;
+        if ((used >> axis & 1) == 0 && find_order(owner, copy, layout, placed + 1, used | 1U << axis))
+            return true;
+    }
+    return false;
+}
+
+/* The same numbers in the same order under other dims, or with axes exchanged. */
+static bool is_moved_copy(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
+{
+    int64_t dims[LAYOUT_RANK];
+    *layout = (CopyLayout){0};
+    if (owner->dtype != copy->dtype || owner->bytes != copy->bytes || owner->dtype == DTYPE_STRING)
+        return false;
+    if (memcmp(owner->data, copy->data, owner->bytes) == 0)
+        return true;
+    layout->rank = dims_beyond_one(owner, dims);
+    if (layout->rank < 2 || dims_beyond_one(copy, dims) != layout->rank || dtype_size(owner->dtype) == 0)
+        return false;
+    return find_order(owner, copy, layout, 0, 0);
+}
+
+/* Numbers that no two parameters have by chance: at least as many different ones among the first. */
+static bool is_distinctive(const Tensor *tensor)
+{
+    enum { LOOK_AT = 64, ENOUGH = 8 };
+    size_t size = dtype_size(tensor->dtype), different = 0;
+    int64_t count = tensor_count(tensor);
+    const char *data = tensor->data;
+    for (int64_t i = 0; i < count && i < LOOK_AT && different < ENOUGH; i++) {
+        bool seen = false;
+        for (int64_t k = 0; k < i && !seen; k++)
+            seen = memcmp(data + (size_t)k * size, data + (size_t)i * size, size) == 0;
+        different += !seen;
+    }
+    return different >= ENOUGH;
 }
 
 static bool same_source(const Records *records, const char *a, const char *b, bool *known)
@@ -221,37 +334,40 @@ static bool copy_is_tied(const Records *records, const ParamInfo *a, const Param
     return by_company(reader_a, reader_b) == ONE;
 }
 
-static bool transposed_is_tied(const Records *records, const ParamInfo *a, const ParamInfo *b)
+/* Exporters compute a copy with other dims or axes under a name of their own. Without one, and without any record, only
+ * large ones are no coincidence. */
+static bool moved_is_tied(const Records *records, const ParamInfo *a, const ParamInfo *b)
 {
     bool known, same = same_source(records, a->name, b->name, &known);
-    return known ? same : tensor_count(a->origin) >= TIE_ELEMENTS;
+    if (known)
+        return same;
+    bool computed = name_is_generated(records, a->name) || name_is_generated(records, b->name);
+    return is_distinctive(a->origin) && (computed || tensor_count(a->origin) >= TIE_ELEMENTS);
 }
 
 static bool is_tied(const Records *records, const ParamInfo *a, const ParamInfo *b, const Reader *reader_a,
-                    const Reader *reader_b, bool *transposed)
+                    const Reader *reader_b, CopyLayout *layout)
 {
     const Tensor *x = a->origin, *y = b->origin;
-    *transposed = false;
+    *layout = (CopyLayout){0};
     if (x == y || x->bytes != y->bytes || tensor_count(x) < 2 || tensor_is_uniform(x))
         return false;
     if (tensor_equal(x, y))
         return copy_is_tied(records, a, b, reader_a, reader_b);
-    *transposed = is_transposed_copy(x, y);
-    return *transposed && transposed_is_tied(records, a, b);
+    return is_moved_copy(x, y, layout) && moved_is_tied(records, a, b);
 }
 
-/* What a tensor has in common with its copies, as they are or transposed, and with few others: type, size, and the
- * first elements, of a matrix those of the diagonal. Cheap, so that gigabytes of weights are not read for it. */
+/* What a tensor has in common with its copies, whatever their dims and axes, and with few others: type, size, first and
+ * last number. Cheap, so that gigabytes of weights
+ * are not read for it. */
 static uint64_t tie_hash(const Tensor *tensor)
 {
-    bool matrix = tensor->rank == 2;
-    int64_t count = tensor_count(tensor), step = matrix ? tensor->dims[1] + 1 : 1;
-    size_t size = count > 0 ? tensor->bytes / (size_t)count : 0;
+    int64_t count = tensor_count(tensor);
+    size_t size = count > 0 ? tensor->bytes / (size_t)count : 0, bytes = size < 8 ? size : 8;
     uint64_t hash = (uint64_t)tensor->bytes * 31 + (uint64_t)tensor->dtype;
-    int64_t reach = matrix && tensor->dims[0] < tensor->dims[1] ? tensor->dims[0] : matrix ? tensor->dims[1] : count;
-    for (int64_t i = 0; i < reach && i < 16 && size > 0; i++) {
+    for (int end = 0; end < 2 && size > 0; end++) {
         uint64_t bits = 0;
-        memcpy(&bits, (const char *)tensor->data + (size_t)(i * step) * size, size < 8 ? size : 8);
+        memcpy(&bits, (const char *)tensor->data + (end == 0 ? 0 : (size_t)(count - 1) * size), bytes);
         hash = (hash ^ bits) * UINT64_C(0x9e3779b97f4a7c15);
         hash ^= hash >> 29;
     }
@@ -260,6 +376,7 @@ static uint64_t tie_hash(const Tensor *tensor)
 
 typedef struct Candidate {
     uint64_t hash;
+    bool folded; /* looks like what the exporter computed: the copy rather than the parameter */
     size_t index;
 } Candidate;
 
@@ -268,6 +385,8 @@ static int compare_candidates(const void *a, const void *b)
     const Candidate *x = a, *y = b;
     if (x->hash != y->hash)
         return x->hash < y->hash ? -1 : 1;
+    if (x->folded != y->folded)
+        return x->folded ? 1 : -1;
     return (x->index > y->index) - (x->index < y->index);
 }
 
@@ -277,7 +396,7 @@ void find_ties(const Records *records, ParamList *list, const Reader *readers)
 {
     Candidate *candidates = arena_array(records->arena, Candidate, list->count + 1);
     for (size_t i = 0; i < list->count; i++)
-        candidates[i] = (Candidate){tie_hash(list->items[i].origin), i};
+        candidates[i] = (Candidate){tie_hash(list->items[i].origin), list->items[i].looks_folded, i};
     qsort(candidates, list->count, sizeof *candidates, compare_candidates);
     for (size_t first = 0, i = 0; i < list->count; i++) {
         if (candidates[i].hash != candidates[first].hash)
@@ -286,9 +405,11 @@ void find_ties(const Records *records, ParamList *list, const Reader *readers)
         for (size_t k = i - first > TIE_WINDOW ? i - TIE_WINDOW : first; k < i && info->tied_to < 0; k++) {
             size_t earlier = candidates[k].index;
             if (list->items[earlier].tied_to < 0 && is_tied(records, &list->items[earlier], info, &readers[earlier],
-                                                            &readers[candidates[i].index], &info->transposed))
+                                                            &readers[candidates[i].index], &info->layout)) {
                 info->tied_to = (int)earlier;
+                info->trainable = list->items[earlier].trainable;
+                info->looks_folded = list->items[earlier].looks_folded;
+            }
         }
-        info->transposed = info->transposed && info->tied_to >= 0;
     }
 }

@@ -239,16 +239,42 @@ static Value *split_off(Graph *graph, Value *shared, const ParamInfo *info)
     return own;
 }
 
-/* An exact copy is read from the parameter it copies. */
-static void tie(Graph *graph, Value *copy, Value *parameter, bool transposed)
+static Value *with_dims(Builder *b, Value *value, const int64_t *dims, int rank)
 {
-    if (!transposed) {
-        value_replace_uses(copy, parameter);
-        return;
+    return build2(b, "Reshape", value, build_ints(b, dims, (size_t)rank));
+}
+
+/* An exact copy is read from the parameter it copies: see CopyLayout. */
+static Status tie(Graph *graph, Value *copy, Value *parameter, const ParamInfo *info, Error *err)
+{
+    Builder b = builder_at(graph, graph->first, "tie", err);
+    const Type *from = &parameter->type, *to = &copy->type;
+    const CopyLayout *layout = &info->layout;
+    Value *value = parameter;
+    int64_t dims[RANK_MAX];
+    int rank = 0;
+    for (int i = 0; i < from->rank; i++)
+        if (from->dims[i] != 1)
+            dims[rank++] = from->dims[i];
+    if (layout->rank > 0 && rank < from->rank)
+        value = with_dims(&b, value, dims, rank);
+    if (layout->rank > 0) {
+        int64_t perm[RANK_MAX];
+        for (int i = 0; i < layout->rank; i++)
+            perm[i] = layout->perm[i];
+        Node *node = build_node(&b, "", "Transpose", &value, 1, 1);
+        if (node != NULL)
+            node_set_ints(node, "perm", perm, (size_t)layout->rank);
+        value = build_finish(&b, node);
     }
-    Node *node = graph_add_node(graph, graph->first, "", "Transpose", OPSET_NEWEST, "tie", &parameter, 1, 1);
-    node_set_ints(node, "perm", (const int64_t[]){1, 0}, 2);
-    value_replace_uses(copy, node->outputs[0]);
+    bool fits = layout->rank > 0 ? rank == to->rank
+                                 : from->rank == to->rank &&
+                                       memcmp(from->dims, to->dims, (size_t)to->rank * sizeof to->dims[0]) == 0;
+    if (!fits)
+        value = with_dims(&b, value, to->dims, to->rank);
+    TRY(b.status);
+    value_replace_uses(copy, value);
+    return STATUS_OK;
 }
 
 static Status mark_parameters(Graph *graph, const ParamList *list, Error *err)
@@ -268,7 +294,7 @@ static Status mark_parameters(Graph *graph, const ParamList *list, Error *err)
     for (size_t i = 0; i < list->count; i++) {
         const ParamInfo *info = &list->items[i];
         if (info->tied_to >= 0)
-            tie(graph, values[i], values[info->tied_to], info->transposed);
+            TRY(tie(graph, values[i], values[info->tied_to], info, err));
         else if (info->trainable)
             become_parameter(values[i], (int)i);
     }

@@ -52,13 +52,6 @@ static Status write_untied(Model *document, const ParamInfo *info, const float *
     return STATUS_OK;
 }
 
-static void transpose(const float *from, float *to, int64_t rows, int64_t columns)
-{
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < columns; j++)
-            to[j * rows + i] = from[i * columns + j];
-}
-
 /* Copies that are tied to parameter `index`. */
 static Status write_ties(const ParamStore *store, Model *document, size_t index, const float *values, float *scratch,
                          Error *err)
@@ -67,10 +60,9 @@ static Status write_ties(const ParamStore *store, Model *document, size_t index,
         const ParamInfo *info = store->items[i].info;
         if (info->tied_to != (int)index)
             continue;
-        const float *copy = info->transposed ? scratch : values;
-        if (info->transposed)
-            transpose(values, scratch, store->items[index].dims[0], store->items[index].dims[1]);
-        TRY(info->untied ? write_untied(document, info, copy, err) : write_tensor(document, info->origin, copy, err));
+        copy_layout_apply(&info->layout, store->items[index].info->origin, sizeof *values, values, scratch);
+        TRY(info->untied ? write_untied(document, info, scratch, err)
+                         : write_tensor(document, info->origin, scratch, err));
     }
     return STATUS_OK;
 }

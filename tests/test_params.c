@@ -240,6 +240,50 @@ static void tied_copies_are_read_and_written_as_one(void **state)
     model_free(model);
 }
 
+/* A permutation of w that exporters fold, its numbers under other dims, and both under a name that a person gave. */
+#define COUNTED_W "0,1,2,3,10,11,12,13,20,21,22,23,100,101,102,103,110,111,112,113,120,121,122,123"
+#define COUNTED_MOVED "0,10,20,100,110,120,1,11,21,101,111,121,2,12,22,102,112,122,3,13,23,103,113,123"
+
+static void copies_with_other_dims_or_axes_are_tied_when_an_exporter_named_them(void **state)
+{
+    (void)state;
+    static const char computed[] =
+        OPSET "g (float[N,3,4] x) => (y, z) <float[2,3,4] w={" COUNTED_W "}, float[1,6,4] \"onnx::Sub_9\"={" COUNTED_W
+              "}, float[4,1,2,3] \"onnx::Mul_7\"={" COUNTED_MOVED "}> {"
+              "c = Conv(x, w) s = Concat<axis=1>(c, c, c) d = Sub(s, \"onnx::Sub_9\") m = Mul(c, \"onnx::Mul_7\")"
+              "y = Relu(d) z = Relu(m) }";
+    static const char named[] =
+        OPSET "g (float[N,3,4] x) => (y, z) <float[2,3,4] w={" COUNTED_W "}, float[1,6,4] \"first.shift\"={" COUNTED_W
+              "}, float[4,1,2,3] \"second.scale\"={" COUNTED_MOVED "}> {"
+              "c = Conv(x, w) s = Concat<axis=1>(c, c, c) d = Sub(s, \"first.shift\") m = Mul(c, \"second.scale\")"
+              "y = Relu(d) z = Relu(m) }";
+    assert_counts(parse(named), 3, 3);
+    Error err = {STATUS_OK, ""};
+    Model *model = parse(computed);
+    ParamList list = params_of(model);
+    ParamStore *store = NULL;
+    assert_int_equal(list.count, 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_true(list.items[i].trainable && (list.items[i].tied_to < 0) == (strcmp(list.items[i].name, "w") == 0));
+    assert_ok(params_new(&list, &store, &err), &err);
+    for (size_t i = 0; i < 24; i++)
+        store->data[i] += 0.5f;
+    assert_ok(params_write_back(store, model, &err), &err);
+    const Tensor *w = graph_find(model->graph, "w")->constant,
+                 *flat = graph_find(model->graph, "onnx::Sub_9")->constant,
+                 *moved = graph_find(model->graph, "onnx::Mul_7")->constant;
+    for (int64_t i = 0; i < 2; i++)
+        for (int64_t j = 0; j < 3; j++)
+            for (int64_t k = 0; k < 4; k++) {
+                double want = (double)(100 * i + 10 * j + k) + 0.5;
+                assert_true(tensor_f64_at(w, (i * 3 + j) * 4 + k) == want);
+                assert_true(tensor_f64_at(flat, (i * 3 + j) * 4 + k) == want);
+                assert_true(tensor_f64_at(moved, (k * 2 + i) * 3 + j) == want);
+            }
+    params_free(store);
+    model_free(model);
+}
+
 /* ---- what the file says of its state ---------------------------------------------------------------------------- */
 
 static void a_buffer_is_no_parameter_and_one_number_can_be_one(void **state)
@@ -384,6 +428,7 @@ int main(void)
         cmocka_unit_test(copies_that_were_folded_from_one_parameter_are_tied),
         cmocka_unit_test(copies_that_one_module_reads_are_tied_without_records),
         cmocka_unit_test(tied_copies_are_read_and_written_as_one),
+        cmocka_unit_test(copies_with_other_dims_or_axes_are_tied_when_an_exporter_named_them),
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
         cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),

@@ -117,7 +117,7 @@ typedef struct Shape {
         break;                                                                                                         \
     }
 #define BY_SHAPE(body, plane, ...)                                                                                     \
-    if (is_plane(&unit))                                                                                               \
+    if (is_plane(job, &unit))                                                                                          \
         BY_KIND(plane, 1, false, __VA_ARGS__)                                                                          \
     else if (unit.whole && job->loop->view->narrow)                                                                    \
         BY_KIND(body, LANES, true, __VA_ARGS__)                                                                        \
@@ -128,10 +128,11 @@ typedef struct Shape {
     else                                                                                                               \
         body(job, &unit, unit.lanes, ((Shape){job->loop->activation, job->loop->view->narrow}), __VA_ARGS__);
 
-/* A plain channel lies in one run. */
-VECTOR_INLINE bool is_plane(const Unit *unit)
+/* A plain channel lies in one run, and so does the only one of channels last. In f32, that is: bf16 takes other loops.
+ */
+VECTOR_INLINE bool is_plane(const Job *job, const Unit *unit)
 {
-    return unit->step == 1 && unit->lanes == 1;
+    return unit->step == 1 && unit->lanes == 1 && !job->loop->view->narrow;
 }
 
 VECTOR_INLINE Unit turn_unit(const Job *job, int64_t index)
@@ -190,16 +191,15 @@ static LaneRows lane_rows(const BatchNormLoop *loop, const Unit *unit, const Lan
 
 VECTOR_INLINE void moments_plane(const Job *job, const Unit *unit, const Lanes *l, double *first, double *second)
 {
-    const bool narrow = false;
-    const void *x = job->loop->x;
+    const float *x = (const float *)job->loop->x + unit->base;
     const float mean = l->mean[0];
-    const int64_t base = unit->base, run = (int64_t)RUN * LANES;
+    const int64_t run = (int64_t)RUN * LANES;
     for (int64_t begin = 0; begin < unit->rows; begin += run) {
         int64_t end = begin + run < unit->rows ? begin + run : unit->rows;
         float one = 0, two = 0;
 #pragma omp simd reduction(+ : one, two)
         for (int64_t r = begin; r < end; r++) {
-            float d = bf16_at(x, base + r, narrow) - mean;
+            float d = x[r] - mean;
             one += d;
             two += d * d;
         }
@@ -280,7 +280,7 @@ static void moments_range(int64_t begin, int64_t end, void *context)
         const LaneRows lane = lane_rows(job->loop, &unit, &l);
         if (in_lanes(job, &unit))
             batchnorm_lanes_moments(&lane, first, second);
-        else if (is_plane(&unit))
+        else if (is_plane(job, &unit))
             moments_plane(job, &unit, &l, first, second);
         else if (unit.whole && job->loop->view->narrow)
             moments_rows(job, &unit, LANES, true, &l, first, second);
