@@ -89,31 +89,58 @@ static bool unknown_type(const Value *value)
     return value != NULL && !type_known(&value->type);
 }
 
+/* A result of the node whose shape is not known, and read by somebody. */
+static const Value *shapeless(const Node *node)
+{
+    for (int i = 0; i < node->output_count; i++)
+        if (unknown_type(node->outputs[i]) && (node->outputs[i]->use_count > 0 || node->outputs[i]->is_output))
+            return node->outputs[i];
+    return NULL;
+}
+
+static const Node *shapeless_before(const Node *node)
+{
+    for (int i = 0; i < node->input_count; i++)
+        if (unknown_type(node->inputs[i]) && node->inputs[i]->producer != NULL)
+            return node->inputs[i]->producer;
+    return NULL;
+}
+
 /* Results whose shape depends on data, though their inputs are known: what a plan cannot hold. */
-static void look_at_shapes(Check *check, const Graph *graph, bool trained)
+static void look_at_shapes(Check *check, const Graph *graph)
+{
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        if (node->op != NULL && shapeless(node) != NULL && shapeless_before(node) == NULL)
+            check_add(check, CODE_INTERPRETED, in_document(node),
+                      "the shape of '%s' depends on data: from there on the model runs in the interpreter",
+                      shapeless(node)->name);
+}
+
+/* The first of them that a trained node depends on; the rest follows from it. */
+static void look_at_trained_shapes(Check *check, const Graph *graph)
 {
     for (const Node *node = graph->first; node != NULL; node = node->next) {
-        bool known = node->op != NULL && (!trained || node->mark != 0);
-        for (int i = 0; i < node->input_count; i++)
-            known = known && (node->inputs[i] == NULL || !unknown_type(node->inputs[i]));
-        for (int i = 0; i < node->output_count && known; i++) {
-            if (!unknown_type(node->outputs[i]) || (node->outputs[i]->use_count == 0 && !node->outputs[i]->is_output))
-                continue;
-            check_add(check, trained ? CODE_DATA_DEPENDENT : CODE_INTERPRETED, in_document(node),
-                      trained ? "the shape of '%s' depends on data: gradients cannot be planned through it"
-                              : "the shape of '%s' depends on data: from there on the model runs in the interpreter",
-                      node->outputs[i]->name);
-            break;
-        }
+        if (node->op == NULL || !node->mark || shapeless(node) == NULL)
+            continue;
+        const Node *lost = node;
+        while (shapeless_before(lost) != NULL)
+            lost = shapeless_before(lost);
+        check_add(check, CODE_DATA_DEPENDENT, in_document(lost),
+                  "the shape of '%s' depends on data: gradients cannot be planned through it", shapeless(lost)->name);
+        return;
     }
 }
 
-/* Node.mark: a float result that a trained parameter reaches. */
-static void mark_trained(Graph *graph)
+/* Node.mark: a float result that a trained parameter reaches, be it in a body. Is there any? */
+static bool mark_trained(Graph *graph)
 {
+    bool any = false;
     for (Node *node = graph->first; node != NULL; node = node->next) {
-        node->mark = 0;
         bool stops = node->op != NULL && (node->op->traits & OP_SHAPE_ONLY) != 0;
+        node->mark = 0;
+        for (size_t i = 0; i < node->attr_count; i++)
+            if (node->attrs[i]->g != NULL && mark_trained(node->attrs[i]->g))
+                node->mark = 1;
         for (int i = 0; i < node->input_count && !stops; i++) {
             const Value *value = node->inputs[i];
             bool carries =
@@ -125,7 +152,9 @@ static void mark_trained(Graph *graph)
             floats = floats || (node->outputs[i] != NULL && (dtype_is_float(node->outputs[i]->type.dtype) ||
                                                              node->outputs[i]->type.dtype == DTYPE_UNDEFINED));
         node->mark = node->mark && floats;
+        any = any || node->mark;
     }
+    return any;
 }
 
 static void look_at_gradients(Check *check, Graph *graph)
@@ -195,7 +224,7 @@ static bool look_at_inference(Check *check)
         return false;
     }
     look_at_graph(check, working->graph);
-    look_at_shapes(check, working->graph, false);
+    look_at_shapes(check, working->graph);
     model_free(working);
     if (check_level_count(check, LEVEL_ERROR) > before)
         return false;
@@ -269,10 +298,10 @@ static void look_at_training(Check *check)
         return;
     }
     look_at_gradients(check, working->graph);
-    look_at_shapes(check, working->graph, true);
+    look_at_trained_shapes(check, working->graph);
     LossSpec *losses;
     size_t count = make_losses(check, working->graph, &losses);
-    if (count == 0)
+    if (count == 0 && check_level_count(check, LEVEL_ERROR) == before)
         check_add(check, CODE_NOTHING_TRAINS, NULL, "no trained parameter reaches an output of floats");
     if (check_level_count(check, LEVEL_ERROR) == before) {
         look_at_kernels(check, working->graph);

@@ -27,6 +27,7 @@ static const Option options[] = {
     {OPTION("--class", 0, INT, klass, "N", "the score of this class; by default each sample's largest")},
     {OPTION("--loss", 0, TEXT, loss, "KIND",
             "--gradient is of this loss instead, with the targets `y` in the input file")},
+    {OPTION("--ignore-index", 0, INT, ignore_index, "N", "class index that does not count in this loss")},
     {OPTION("--engine", 0, CHOICE, engine, "NAME", "auto plans what can be planned and interprets the rest"),
      .choices = engine_names},
     {OPTION("--seed", 0, INT, seed, "N", "for nodes that draw random numbers")},
@@ -348,7 +349,7 @@ static Status run_suite(const Fields *fields, Error *err)
 
 Status cmd_run(int argc, char **argv, Error *err)
 {
-    Fields fields = {.klass = -1};
+    Fields fields = {.klass = -1, .ignore_index = -100};
     Args args;
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)

@@ -10,7 +10,7 @@ typedef struct RunFields {
     const char *input, *output, *suite, *of, *loss, *trace;
     TextList gradients;
     int engine;
-    int64_t seed, threads, klass; /* klass -1: the largest score of each sample */
+    int64_t seed, threads, ignore_index, klass; /* klass -1: the largest score of each sample */
     bool json, profile;
 } RunFields;
 

@@ -138,28 +138,50 @@ static Status build(const RunFields *fields, Model *model, const Array *const *i
     return working_build(model, &options, working, err);
 }
 
-static Status ask_for(const RunFields *fields, Graph *graph, const char *output, Error *err)
+/* Does a way of floats lead from the input to the output? One without a gradient passes a step function (Round, Sign),
+ * whose derivative is 0 wherever it has one. */
+static bool leads_to(Graph *graph, const Value *input, const Value *output)
+{
+    for (Node *node = graph->first; node != NULL; node = node->next) {
+        node->mark = 0;
+        for (int i = 0; i < node->input_count; i++) {
+            const Value *value = node->inputs[i];
+            bool on = value != NULL && (value == input || (value->producer != NULL && value->producer->mark != 0 &&
+                                                           dtype_is_float(value->type.dtype)));
+            node->mark = node->mark || on;
+        }
+    }
+    return output->producer != NULL && output->producer->mark != 0;
+}
+
+/* The gradients that there are become outputs; where there is none, it is zero. */
+static Status ask_for(const RunFields *fields, Graph *graph, size_t output, Error *err)
 {
     for (size_t i = 0; i < fields->gradients.count; i++) {
         const char *name = fields->gradients.items[i];
         const Value *input = graph_find(graph, name);
-        if (input == NULL || input->gradient == NULL)
-            return fail(err, STATUS_USAGE, "--gradient: output '%s' does not depend on input '%s'", output, name);
-        graph_add_output(graph, input->gradient);
+        if (input != NULL && input->gradient != NULL)
+            graph_add_output(graph, input->gradient);
+        else if (input == NULL || !leads_to(graph, input, graph->outputs[output]))
+            return fail(err, STATUS_USAGE, "--gradient: output '%s' does not depend on input '%s'",
+                        graph->outputs[output]->name, name);
     }
     return STATUS_OK;
 }
 
-static Status copy_gradients(const RunFields *fields, const Plan *plan, const Graph *graph, Array **gradients,
-                             Arena *arena, Error *err)
+static Status copy_gradients(const RunFields *fields, const Plan *plan, const Graph *graph, size_t first,
+                             Array **gradients, Arena *arena, Error *err)
 {
-    size_t first = graph->output_count - fields->gradients.count;
     for (size_t i = 0; i < fields->gradients.count; i++) {
-        const Type *type = &graph->outputs[first + i]->type;
+        const Value *input = graph_find(graph, fields->gradients.items[i]);
+        const Type *type = input->gradient != NULL ? &graph->outputs[first]->type : &input->type;
         TRY(array_new(arena, type->dtype, type->rank, type->dims, &gradients[i], err));
-        if (gradients[i]->count > 0)
-            memcpy(gradients[i]->data, plan_output(plan, first + i),
-                   (size_t)gradients[i]->count * dtype_size(type->dtype));
+        size_t size = (size_t)gradients[i]->count * dtype_size(type->dtype);
+        if (size > 0 && input->gradient != NULL)
+            memcpy(gradients[i]->data, plan_output(plan, first), size);
+        else if (size > 0)
+            memset(gradients[i]->data, 0, size);
+        first += input->gradient != NULL;
     }
     return STATUS_OK;
 }
@@ -175,19 +197,23 @@ Status run_gradient(const RunFields *fields, Model *model, const Npz *npz, const
         return STATUS_OK;
     TRY(find_output(fields, model->graph, &output, err));
     const char *name = model->graph->outputs[output]->name;
-    LossSpec loss = {
-        .kind = LOSS_LINEAR, .output = output, .weight = 1, .ignore_index = -100, .target_name = target_name};
+    LossSpec loss = {.kind = LOSS_LINEAR,
+                     .output = output,
+                     .weight = 1,
+                     .ignore_index = fields->ignore_index,
+                     .target_name = target_name};
     if (fields->loss != NULL)
         TRY(choose_loss(fields, npz, &loss, arena, &target, err));
     else
         TRY(choose_scores(fields, outputs[output], name, arena, &target, err));
     Status status;
     TRY_DONE(build(fields, model, inputs, &loss, arena, &working, err));
-    TRY_DONE(ask_for(fields, working->graph, name, err));
+    size_t first = working->graph->output_count;
+    TRY_DONE(ask_for(fields, working->graph, output, err));
     TRY_DONE(plan_build(working, NULL, &(PlanOptions){0}, &plan, err));
     TRY_DONE(feed(plan, working->graph, model, inputs, target, arena, err));
     TRY_DONE(plan_run(plan, (uint64_t)fields->seed, 1, false, err));
-    status = copy_gradients(fields, plan, working->graph, gradients, arena, err);
+    status = copy_gradients(fields, plan, working->graph, first, gradients, arena, err);
 done:
     plan_free(plan);
     model_free(working);

@@ -143,8 +143,9 @@ static Status total(Reverse *r, const Value *at, Value **out)
 static Status no_gradient(const Node *node, Error *err)
 {
     const char *why = node->op == NULL ? "the operator is unknown" : node->op->no_gradient;
+    int opset = node->document_node != NULL ? node->document_node->opset : node->opset; /* the file's own */
     return fail(err, STATUS_UNSUPPORTED, "%s: no gradient of %s at opset %d%s%s; freeze what lies before it",
-                node_text(node), node->op_type, node->opset, why == NULL ? "" : ": ", why == NULL ? "" : why);
+                node_text(node), node->op_type, opset, why == NULL ? "" : ": ", why == NULL ? "" : why);
 }
 
 static Status check_gradient(const Node *node, int index, const Value *dx, Error *err)

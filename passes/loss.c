@@ -189,9 +189,8 @@ static Status no_shape(const Graph *graph, const Value *logits, Error *err)
             continue;
         if (node->op == NULL)
             return node_refuse(node, err);
-        return fail(err, STATUS_UNSUPPORTED,
-                    "no loss can read output '%s': %s at opset %d has a shape that depends on data", logits->name,
-                    node_text(node), node->opset);
+        return fail(err, STATUS_UNSUPPORTED, "no loss can read output '%s': the shape of %s depends on data",
+                    logits->name, node_text(node));
     }
     return fail(err, STATUS_UNSUPPORTED, "no loss can read output '%s': it is one number, not a tensor", logits->name);
 }

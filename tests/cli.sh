@@ -416,6 +416,39 @@ run 4 check rounded.onnx --train cut_off
 run 4 tune rounded.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --train cut_off --epochs 1 -o none.onnx
 nothing none.onnx
 
+# A step function has the gradient 0; what an output does not depend on has none.
+run 0 run rounded.onnx -i "$golden/../data/task_a.npz" --gradient x
+tests=$((tests + 1))
+awk '$1 == "x.gradient" { found = $3 == 0 && $5 == 0 } END { exit !found }' out || bad "Round: the gradient is not zero"
+model apart.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+apart (float[N,20] x) => (float[N,20] y) {
+  s = Shape (x)
+  y = ConstantOfShape (s)
+}
+TEXT
+run 2 run apart.onnx -i "$golden/../data/task_a.npz" --gradient x
+says err "regraft: --gradient: output 'y' does not depend on input 'x'"
+
+# What shape a loop or NonZero gives depends on data: named, before and while training.
+model looped.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+looped (float[N,20] x) => (float[N,4] y) <float[20,4] w = {0.01, ...}, bool go = {1}, int64 times = {3}> {
+  h = MatMul (x, w)
+  n = NonZero (h)
+  s = Size (n)
+  y, all = Loop (s, go, h) <body = b (int64 i, bool c, float[N,4] a) => (bool c2, float[N,4] a2, float[N,4] o) {
+    c2 = Identity (c)
+    a2 = Relu (a)
+    o = Identity (a2)
+  }>
+}
+TEXT
+run 4 check looped.onnx --train all
+grep -q "E07 data-dependent-shape NonZero 'n': " out || bad "check does not say E07 of NonZero"
+run 4 tune looped.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --epochs 1 -o none.onnx
+nothing none.onnx
+
 # A target that is no class is refused, by Dice as by cross-entropy, in training as in validation.
 model few.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
