@@ -38,9 +38,12 @@ static double tolerance(const ParamList *params)
 
 enum { WITNESS_SAMPLES = 4 };
 
+/* In one batch, as the file will get them: some models' outputs depend on what shares a batch. */
 size_t witness_samples(const Tune *tune)
 {
-    return tune->only_batch > 0 ? tune->only_batch : WITNESS_SAMPLES;
+    if (tune->only_batch > 0)
+        return tune->only_batch;
+    return tune->batch > 0 && tune->batch < WITNESS_SAMPLES ? tune->batch : WITNESS_SAMPLES;
 }
 
 /* All of the few samples in this process, whoever else trains with it. */

@@ -449,6 +449,19 @@ grep -q "E07 data-dependent-shape NonZero 'n': " out || bad "check does not say 
 run 4 tune looped.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --epochs 1 -o none.onnx
 nothing none.onnx
 
+# A condition on the whole batch: what was written is compared batch by batch as it was trained.
+model branched.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+branched (float[N,20] x) => (float[N,4] y) <float[20,8] w = {0.3, -0.2, 0.1, -0.25, 0.15, ...}, float[8,4] a = {0.3, -0.1, ...},
+  float[8,4] b = {-0.2, 0.5, ...}, float zero = {0}> {
+  h = MatMul (x, w)
+  s = ReduceSum <keepdims = 0> (h)
+  c = Greater (s, zero)
+  y = If (c) <then_branch = t () => (float[N,4] p) { p = MatMul (h, a) }, else_branch = e () => (float[N,4] q) { q = MatMul (h, b) }>
+}
+TEXT
+run 0 tune branched.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --batch 1 --epochs 1 -o told.onnx
+
 # A target that is no class is refused, by Dice as by cross-entropy, in training as in validation.
 model few.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
