@@ -30,7 +30,7 @@ Status apply_open(Apply *apply, const char *model, const ApplyFields *fields, Er
     say_quietly(fields->quiet);
     runtime_set_threads((int)fields->threads);
     TRY(document_open(model, &apply->document, err));
-    TRY(document_free_batch(apply->document, err));
+    TRY(document_free_batch(apply->document, NULL, err));
     read_labels(apply);
     return STATUS_OK;
 }

@@ -204,9 +204,10 @@ static void look_at_batch(Check *check)
         check_add(check, CODE_BAKED_BATCH, NULL,
                   "a batch of %lld is baked into %zu nodes, first %s: rewritten where another is run",
                   (long long)report.baked, report.rewritten, report.first);
-    else if (status == STATUS_UNSUPPORTED)
+    else if (status == STATUS_UNSUPPORTED) {
         check_add(check, CODE_BAKED_BATCH, NULL, "%s", found.message);
-    else if (builds_for(check, 1, NULL))
+        check->batch = report.baked > 0 ? report.baked : check->batch; /* what it runs with */
+    } else if (builds_for(check, 1, NULL))
         check_add(check, CODE_BAKED_BATCH, NULL, "only a batch of 1 fits: %s; export again with a dynamic batch",
                   own.message);
 }

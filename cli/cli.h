@@ -25,8 +25,9 @@ Status document_open(const char *path, Model **document, Error *err);
 /* Model-local functions that the main graph calls are inlined, which surgery needs; says so on stderr. */
 Status document_inline(Model *document, Error *err);
 /* A batch size that the exporter baked in is rewritten in the document, so that it takes any; says so on stderr.
- * STATUS_REJECTED names the node that cannot be rewritten. A model that takes any batch stays as it is. */
-Status document_free_batch(Model *document, Error *err);
+ * STATUS_UNSUPPORTED names the node that cannot be rewritten. A model that takes any batch stays as it is. *baked (may be
+ * NULL): the batch of the export, 0 when any fits. */
+Status document_free_batch(Model *document, int64_t *baked, Error *err);
 /* STATUS_USAGE when `output` is a file that the document was read from. Asked first, before any work. */
 Status document_check_output(const Model *document, const char *output, Error *err);
 Status document_save(const Model *document, const char *output, bool strip_doc, Error *err);

@@ -255,7 +255,7 @@ static Status run_model(const Fields *fields, const char *path, Error *err)
     if (fields->input != NULL)
         TRY_DONE(npz_open(&npz, fields->input, err));
     if (other_batch(model, &npz))
-        TRY_DONE(document_free_batch(model, err));
+        TRY_DONE(document_free_batch(model, NULL, err));
     status = run_on_arrays(fields, model, &npz, &arena, err);
 done:
     model_free(model);

@@ -264,16 +264,14 @@ static Status free_batch(Tune *tune, Error *err)
 {
     const char *path = tune->args->items[0];
     Error own = {STATUS_OK, ""};
-    int64_t batch = tune->fields->batch > 0 ? (int64_t)tune->fields->batch : -1;
-    Status status = document_free_batch(tune->document, &own);
+    int64_t batch = tune->fields->batch > 0 ? (int64_t)tune->fields->batch : -1, baked;
+    Status status = document_free_batch(tune->document, &baked, &own);
     if (status == STATUS_OK)
         return STATUS_OK;
     model_free(tune->document);
     tune->document = NULL;
     TRY(document_open(path, &tune->document, err));
-    const Graph *graph = tune->document->graph;
-    if (status == STATUS_UNSUPPORTED && graph->input_count > 0 && graph->inputs[0]->type.rank > 0 &&
-        graph->inputs[0]->type.dims[0] == batch) {
+    if (status == STATUS_UNSUPPORTED && baked == batch) {
         tune->only_batch = (size_t)batch;
         return STATUS_OK;
     }

@@ -80,11 +80,15 @@ void document_remove(const char *output)
     str_release(&side);
 }
 
-Status document_free_batch(Model *document, Error *err)
+Status document_free_batch(Model *document, int64_t *baked, Error *err)
 {
     BatchReport report;
     bool same = true;
-    TRY(pass_batch(document, &report, err));
+    Status status = pass_batch(document, &report, err);
+    if (baked != NULL)
+        *baked = report.baked;
+    if (status != STATUS_OK)
+        return status;
     if (report.rewritten == 0)
         return STATUS_OK;
     TRY(samples_independent(document, report.baked, &same, err));

@@ -10,7 +10,7 @@
 
 #include "passes/batch.h"
 
-enum { LARGE = 4096 };
+enum { LARGE = 4096, CANDIDATES = 65 };
 
 /* ---- copies at a batch ------------------------------------------------------------------------------------- */
 
@@ -496,7 +496,60 @@ static Status walk(Rebatch *r, Error *err)
     return fail(err, STATUS_UNSUPPORTED, "only a batch of %" PRId64 " fits: no output grows with the batch", r->from);
 }
 
-/* The batch of the export: a number in the file, else the smallest that fits while another does not. */
+static void note_candidate(int64_t number, bool candidates[CANDIDATES])
+{
+    if (number > 0 && number < CANDIDATES)
+        candidates[number] = true;
+}
+
+static void note_tensor(const Tensor *tensor, bool candidates[CANDIDATES])
+{
+    if (tensor == NULL)
+        return;
+    for (int axis = 0; axis < tensor->rank; axis++)
+        note_candidate(tensor->dims[axis], candidates);
+    bool list = tensor->dtype == DTYPE_I64 && tensor->rank == 1 && tensor->dims[0] <= RANK_MAX;
+    for (int64_t i = 0; list && i < tensor->dims[0]; i++)
+        note_candidate(tensor_i64_at(tensor, i), candidates);
+}
+
+/* Numbers that may be a batch: those the file holds as dims and in lists of integers, and powers of two, for what was
+ * multiplied. */
+static void find_candidates(const Graph *graph, bool candidates[CANDIDATES])
+{
+    for (int64_t number = 1; number < CANDIDATES; number *= 2)
+        candidates[number] = true;
+    for (size_t i = 0; i < graph->initializer_count; i++)
+        note_tensor(graph->initializers[i]->constant, candidates);
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        for (int i = 0; i < node->output_count; i++)
+            note_tensor(node->outputs[i] == NULL ? NULL : node->outputs[i]->constant, candidates);
+}
+
+/* The smallest batch that fits while three times as much does not. Least of all one: that also fits where it is
+ * broadcast to the batch that is baked in. */
+static bool guess_batch(Rebatch *r)
+{
+    bool candidates[CANDIDATES] = {false}, one = false;
+    Model *base = NULL;
+    r->from = 1;
+    if (copy_at(r, 1, &base, NULL) == STATUS_OK && pass_infer_known(base->graph, NULL) == STATUS_OK) {
+        one = true;
+        if (fits_at(r, 3, base, NULL)) {
+            model_free(base);
+            return true;
+        }
+    }
+    find_candidates(base != NULL ? base->graph : r->document->graph, candidates);
+    model_free(base);
+    for (r->from = 2; r->from < CANDIDATES; r->from++)
+        if (candidates[r->from] && fits_at(r, r->from, NULL, NULL))
+            return true;
+    r->from = 1;
+    return one;
+}
+
+/* The batch of the export: a number in the file, else a guess. */
 static bool find_batch(Rebatch *r)
 {
     const Graph *graph = r->document->graph;
@@ -515,10 +568,7 @@ static bool find_batch(Rebatch *r)
         r->from = r->input->type.dims[0];
         return true;
     }
-    for (r->from = 1; r->from <= 64; r->from *= 2)
-        if (fits_at(r, r->from, NULL, NULL))
-            return true;
-    return false;
+    return guess_batch(r);
 }
 
 Status pass_batch(Model *document, BatchReport *report, Error *err)

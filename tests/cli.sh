@@ -462,6 +462,19 @@ branched (float[N,20] x) => (float[N,4] y) <float[20,8] w = {0.3, -0.2, 0.1, -0.
 TEXT
 run 0 tune branched.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --batch 1 --epochs 1 -o told.onnx
 
+# A constant of 6 samples in a file whose batch is open: one sample fits by broadcasting, and is not the batch of the export.
+model masked.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+masked (float[N,20] x) => (float[N,4] y) <float[6,20] mask = {1.0, ...}, float[20,4] w = {0.01, ...}> {
+  m = Mul (x, mask)
+  y = MatMul (m, w)
+}
+TEXT
+for batch in 6 4; do
+    run 0 tune masked.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --batch $batch --epochs 1 -o told.onnx
+    grep -q 'baked a batch of 6' err || bad "the batch of the export is not told"
+done
+
 # A target that is no class is refused, by Dice as by cross-entropy, in training as in validation.
 model few.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
