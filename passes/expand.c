@@ -71,6 +71,17 @@ Status node_expand(Node *node, Node **next, Error *err)
     return STATUS_OK;
 }
 
+/* Lists of values that nobody reads any more: no plan could hold them. */
+static void drop_lists(Graph *graph)
+{
+    for (Node *node = graph->last, *previous; node != NULL; node = previous) {
+        previous = node->previous;
+        const Value *list = node->output_count == 1 ? node->outputs[0] : NULL;
+        if (list != NULL && list->type.kind == TYPE_SEQUENCE && list->use_count == 0 && !list->is_output)
+            node_remove(node);
+    }
+}
+
 Status pass_expand(Graph *graph, Error *err)
 {
     for (Node *node = graph->first, *next; node != NULL; node = next) {
@@ -79,6 +90,7 @@ Status pass_expand(Graph *graph, Error *err)
         if (is_composite(node) && inputs_known(node))
             TRY(node_expand(node, &next, err));
     }
+    drop_lists(graph);
     return STATUS_OK;
 }
 
@@ -87,7 +99,8 @@ static bool is_unrolled(const Node *node)
 {
     if (node->op == NULL || node->op->expand == NULL)
         return false;
-    return (node->op->traits & OP_BODY) != 0 || node_is(node, "ConcatFromSequence") || node_is(node, "SequenceAt");
+    return (node->op->traits & OP_BODY) != 0 || node_is(node, "SplitToSequence") ||
+           node_is(node, "ConcatFromSequence") || node_is(node, "SequenceAt");
 }
 
 Status pass_unroll(Graph *graph, Error *err)
@@ -107,5 +120,6 @@ Status pass_unroll(Graph *graph, Error *err)
         if (changed)
             TRY(pass_infer_known(graph, err));
     }
+    drop_lists(graph);
     return STATUS_OK;
 }

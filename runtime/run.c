@@ -75,6 +75,11 @@ static Status check_plannable(const Run *run, Error *err)
     for (size_t i = 0; i < graph->output_count; i++)
         if (!type_known(&graph->outputs[i]->type) || graph->outputs[i]->type.dtype == DTYPE_STRING)
             return fail(err, STATUS_UNSUPPORTED, "the shape of output '%s' depends on data", graph->outputs[i]->name);
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        for (int i = 0; i < node->input_count; i++)
+            if (node->inputs[i] != NULL && !type_known(&node->inputs[i]->type))
+                return fail(err, STATUS_UNSUPPORTED, "%s: the shape of '%s' depends on data", node_text(node),
+                            node->inputs[i]->name);
     return STATUS_OK;
 }
 
@@ -90,6 +95,7 @@ static Status copy_output(const Plan *plan, const Graph *graph, size_t i, Arena 
 Status run_planned(const Run *run, Array **outputs, Arena *arena, uint64_t seed, Error *err)
 {
     const Graph *graph = run->working->graph;
+    TRY(pass_unroll(run->working->graph, err));
     TRY(pass_expand(run->working->graph, err));
     TRY(check_plannable(run, err));
     Plan *plan;

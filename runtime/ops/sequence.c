@@ -355,6 +355,54 @@ static Status at_expand(Node *node, Builder *b, Error *err)
     return STATUS_OK;
 }
 
+/* The pieces that SplitToSequence makes: how many, and their lengths; -1 when that is not known beforehand. Without an
+ * operand `split` all are of length 1, with one number all but the last are as long as that. */
+static int split_lengths(const Node *node, int64_t length, int64_t *lengths)
+{
+    const Value *split = node_input(node, 1);
+    const Tensor *given = split == NULL ? NULL : split->constant;
+    if (length < 0 || (split != NULL && given == NULL))
+        return -1;
+    if (given != NULL && given->rank > 0) {
+        for (int64_t i = 0; i < given->dims[0] && i < ITEMS_MAX; i++)
+            lengths[i] = tensor_i64_at(given, i);
+        return given->dims[0] <= ITEMS_MAX ? (int)given->dims[0] : -1;
+    }
+    int64_t each = given == NULL ? 1 : tensor_i64_at(given, 0), count = each > 0 ? (length + each - 1) / each : 0;
+    if (count < 1 || count > ITEMS_MAX)
+        return -1;
+    for (int64_t i = 0; i < count; i++)
+        lengths[i] = i < count - 1 ? each : length - each * (count - 1);
+    return (int)count;
+}
+
+/* -> Split, and Squeeze where pieces of length 1 lose the dim, -> SequenceConstruct, whose items are known. */
+static Status split_expand(Node *node, Builder *b, Error *err)
+{
+    (void)err;
+    Value *x = node->inputs[0];
+    int64_t axis = node_int(node, "axis", 0), *lengths = arena_array(&node->graph->model->arena, int64_t, ITEMS_MAX);
+    axis += axis < 0 ? x->type.rank : 0;
+    int count = axis >= 0 && axis < x->type.rank ? split_lengths(node, x->type.dims[axis], lengths) : -1;
+    if (count < 1)
+        return STATUS_OK;
+    Node *split = build_node(b, "", "Split", (Value *[]){x, build_ints(b, lengths, (size_t)count)}, 2, count);
+    if (split == NULL)
+        return b->status;
+    node_set_int(split, "axis", axis);
+    if (build_finish(b, split) == NULL)
+        return b->status;
+    Value **items = arena_array(&node->graph->model->arena, Value *, (size_t)count);
+    bool squeezed = node_input(node, 1) == NULL && node_int(node, "keepdims", 1) == 0;
+    for (int i = 0; i < count; i++)
+        items[i] = squeezed ? build2(b, "Squeeze", split->outputs[i], build_ints(b, &axis, 1)) : split->outputs[i];
+    Node *list = build_node(b, "", "SequenceConstruct", items, count, 1);
+    Value *made = list == NULL ? NULL : build_finish(b, list);
+    if (made != NULL)
+        value_replace_uses(node->outputs[0], made);
+    return b->status;
+}
+
 #define NO_GRADIENT "sequences carry no gradient where their items are not known beforehand"
 
 /* clang-format off */
@@ -373,7 +421,8 @@ const OpDef ops_sequence[] = {
     {.name = "SequenceErase", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 2, .min_outputs = 1,
      .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = erase_eval, .no_gradient = NO_GRADIENT},
     {.name = "SplitToSequence", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 2, .min_outputs = 1,
-     .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = split_eval, .no_gradient = NO_GRADIENT},
+     .max_outputs = 1, .traits = OP_ANY_DTYPE, .infer = sequence_infer, .eval = split_eval, .expand = split_expand,
+     .no_gradient = NO_GRADIENT},
     {.name = "ConcatFromSequence", .since = 11, .last = 28, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1,
      .max_outputs = 1, .traits = OP_ANY_DTYPE, .eval = concat_eval, .expand = concat_expand, .no_gradient = NO_GRADIENT},
     {.name = "Optional", .since = 15, .last = 28, .min_inputs = 0, .max_inputs = 1, .min_outputs = 1,
