@@ -7,6 +7,9 @@
 #include "onnx/op.h"
 #include "runtime/runtime.h"
 
+/* tests/conformance/counts.txt and known.txt of this build */
+extern const char conformance_counts[], conformance_known[];
+
 typedef struct Fields {
     bool json, markdown;
     const char *filter, *conformance;
@@ -16,7 +19,8 @@ static const Option options[] = {
     {OPTION("--filter", 0, TEXT, filter, "GLOB", "only operators whose name matches, e.g. 'Reduce*'")},
     {OPTION("--markdown", 0, FLAG, markdown, NULL, "print a Markdown table (docs/operators.md)")},
     {OPTION("--conformance", 0, TEXT, conformance, "DIR",
-            "add counts of ONNX's backend tests from DIR/counts.txt, and what does not pass from DIR/known.txt")},
+            "counts of ONNX's backend tests from DIR/counts.txt, and what does not pass from DIR/known.txt, instead of "
+            "those recorded in this build")},
     {OPTION("--json", 0, FLAG, json, NULL, "print JSON (regraft.ops/1)")},
     {0}};
 
@@ -28,8 +32,7 @@ static const Usage usage = {
         "the "
         "interpreter, and whether gradients pass through them. An operator that is not listed is kept by surgery and "
         "export, and refused by name when it would have to run.",
-    .examples = {"regraft ops --filter 'Conv*'",
-                 "regraft ops --markdown --conformance tests/conformance > docs/operators.md"},
+    .examples = {"regraft ops --filter 'Conv*'", "regraft ops --markdown > docs/operators.md"},
     .options = options};
 
 /* One operator; a name may have several rows (old forms that are rewritten). */
@@ -79,10 +82,13 @@ static size_t gather(const Fields *fields, Arena *arena, Entry **entries)
 
 /* ---- conformance --------------------------------------------------------------------------------------- */
 
-/* Lines of DIR/name; *text is in the arena. */
-static Status read_file(const char *folder, const char *name, Arena *arena, char **text, Error *err)
+/* Lines of DIR/name, or without a DIR of `own`; *text is in the arena. */
+static Status read_lines(const char *folder, const char *name, const char *own, Arena *arena, char **text, Error *err)
 {
     Mapping file;
+    *text = arena_strdup(arena, own);
+    if (folder == NULL)
+        return STATUS_OK;
     TRY(mapping_open(&file, arena_printf(arena, "%s/%s", folder, name), err));
     *text = arena_strndup(arena, (const char *)file.data, file.size);
     mapping_release(&file);
@@ -93,7 +99,7 @@ static Status read_file(const char *folder, const char *name, Arena *arena, char
 static Status read_counts(const char *folder, Arena *arena, Entry *entries, size_t count, Error *err)
 {
     char *text, *save = NULL;
-    TRY(read_file(folder, "counts.txt", arena, &text, err));
+    TRY(read_lines(folder, "counts.txt", conformance_counts, arena, &text, err));
     for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
         char *blank = strchr(line, ' '), *end = NULL;
         if (line[0] == '#' || blank == NULL)
@@ -122,7 +128,7 @@ static const char *cases_text(Arena *arena, const Entry *entry)
 static Status print_known(const char *folder, Arena *arena, Error *err)
 {
     char *text, *save = NULL;
-    TRY(read_file(folder, "known.txt", arena, &text, err));
+    TRY(read_lines(folder, "known.txt", conformance_known, arena, &text, err));
     printf("\n## Cases that do not pass\n\n| Cases | Reason |\n|---|---|\n");
     for (char *line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
         char *colon = strchr(line, ':');
@@ -247,14 +253,13 @@ Status cmd_ops(int argc, char **argv, Error *err)
     Entry *entries;
     size_t count = gather(&fields, &arena, &entries);
     Status status = count > 0 ? STATUS_OK : fail(err, STATUS_USAGE, "ops: no operator matches '%s'", fields.filter);
-    if (status == STATUS_OK && fields.conformance != NULL)
+    if (status == STATUS_OK)
         status = read_counts(fields.conformance, &arena, entries, count, err);
     if (status == STATUS_OK && fields.json) {
         print_json(entries, count);
     } else if (status == STATUS_OK && fields.markdown) {
         print_markdown(entries, count, &arena);
-        if (fields.conformance != NULL)
-            status = print_known(fields.conformance, &arena, err);
+        status = print_known(fields.conformance, &arena, err);
     } else if (status == STATUS_OK) {
         print_table(entries, count, &arena);
         print_totals(entries, count);
