@@ -87,19 +87,31 @@ static Status trainer_rows(Tune *tune, Trainer *trainer, const Dataset *few, Err
     return status == STATUS_OK ? STATUS_OK : fail(err, status, "%s", why.message);
 }
 
-Status witness_take(Tune *tune, Trainer *trainer, Error *err)
+static Status take(Tune *tune, Trainer *trainer, size_t samples, Error *err)
 {
     Dataset *few = NULL;
     witness_release(&tune->witness);
     tune->witness.tolerance = tolerance(&tune->params);
-    if (tune->losses[0].output != 0) /* the first output is no scores */
-        return STATUS_OK;
-    TRY(dataset_first(tune->data.train, witness_samples(tune), &few, err));
+    TRY(dataset_first(tune->data.train, samples, &few, err));
     Status status = first_batch(tune, few, err);
     if (status == STATUS_OK)
         status = trainer_rows(tune, trainer, few, err);
     dataset_free(few);
     return status;
+}
+
+Status witness_take(Tune *tune, Trainer *trainer, Error *err)
+{
+    size_t few = witness_samples(tune), all = dataset_count(tune->data.train);
+    witness_release(&tune->witness);
+    if (tune->losses[0].output != 0) /* the first output is no scores */
+        return STATUS_OK;
+    Error why = {STATUS_OK, ""};
+    if (take(tune, trainer, few, &why) == STATUS_OK)
+        return STATUS_OK;
+    if (few < tune->batch && tune->batch <= all) /* what was trained may run with that batch alone */
+        return take(tune, trainer, tune->batch, err);
+    return fail(err, why.status, "%s", why.message);
 }
 
 Status witness_take_probe(Tune *tune, const Probe *probe, const float *features, size_t count, Error *err)

@@ -31,6 +31,8 @@ typedef enum ParityEngine { PARITY_PLAN, PARITY_PLAIN_PLAN, PARITY_INTERP, PARIT
 
 const char *parity_string(const json_t *object, const char *key); /* "" when absent */
 bool parity_listed(const json_t *names, const char *name);        /* in an array of strings; NULL: empty */
+/* In the module that all of `names` are in ("head" of head.0.weight and head.3.bias), if they are in one. */
+bool parity_in_module(const json_t *names, const char *name);
 
 /* Does what the run says with the library itself. */
 Status parity_direct(const ParityCase *c, const json_t *run, ParityEngine engine, ParityResult *result, Error *err);

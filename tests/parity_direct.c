@@ -97,8 +97,20 @@ static Status untrace(Direct *d, Error *err)
                               d->c->probe.count, &moved, err);
 }
 
+bool parity_in_module(const json_t *names, const char *name)
+{
+    const char *first = json_string_value(json_array_get(names, 0)), *dot = first == NULL ? NULL : strrchr(first, '.');
+    size_t length = dot == NULL ? 0 : (size_t)(dot - first);
+    for (size_t i = 1; i < json_array_size(names) && length > 0; i++) {
+        const char *other = json_string_value(json_array_get(names, i));
+        while (length > 0 && (strncmp(first, other, length) != 0 || first[length] != '.' || other[length] != '.'))
+            length--;
+    }
+    return length > 0 && strncmp(first, name, length) == 0 && name[length] == '.';
+}
+
 /* All but what the case lists as constants, or the parameters that the run names; by the head where names did not
- * survive the exporter. */
+ * survive the exporter, and what is left of that module's names. */
 static Status choose(Direct *d, Error *err)
 {
     const json_t *names = json_object_get(d->run, "trainable");
@@ -112,11 +124,17 @@ static Status choose(Direct *d, Error *err)
                 d->params.items[i].trainable = true;
         return STATUS_OK;
     }
-    const char *patterns[16] = {"head"};
-    size_t count = 1;
-    if (json_is_true(json_object_get(d->run, "names_in_export")))
-        for (count = 0; count < json_array_size(names) && count < 16; count++)
+    const char **patterns = arena_array(&d->arena, const char *, json_array_size(names) + d->params.count + 1);
+    size_t count = 0;
+    if (json_is_true(json_object_get(d->run, "names_in_export"))) {
+        for (; count < json_array_size(names); count++)
             patterns[count] = json_string_value(json_array_get(names, count));
+    } else {
+        patterns[count++] = "head";
+        for (size_t i = 0; i < d->params.count; i++)
+            if (parity_in_module(names, d->params.items[i].name))
+                patterns[count++] = d->params.items[i].name;
+    }
     bool *selected = arena_array(&d->arena, bool, d->params.count + 1);
     TRY(params_select(d->document, &d->params, patterns, count, selected, err));
     for (size_t i = 0; i < d->params.count; i++)

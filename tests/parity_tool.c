@@ -80,7 +80,8 @@ static void add_run(Command *command, const ParityCase *c, const json_t *run)
 
 /* What the case calls constants is frozen: a buffer that was kept under its own name (a table of positions) looks in
  * the file as a parameter does. Those that the tool would not train anyway cannot be named. What it calls parameters
- * and the tool a folded table (learned positions, read at every place) is named, where all are trained. */
+ * and the tool a folded table (learned positions, read at every place) is named, where all are trained. So is what the
+ * file still names of a head whose other names are gone. */
 static Status add_exceptions(Command *command, const ParityCase *c, const json_t *run, Error *err)
 {
     const json_t *constants = json_object_get(c->json, "constants"), *own = json_object_get(c->json, "parameters");
@@ -95,6 +96,11 @@ static Status add_exceptions(Command *command, const ParityCase *c, const json_t
             if (list.items[p].trainable && strcmp(list.items[p].name, name) == 0)
                 add_pair(command, "--freeze", name);
     }
+    const json_t *names = json_object_get(run, "trainable");
+    bool lost = json_is_array(names) && json_is_false(json_object_get(run, "names_in_export"));
+    for (size_t p = 0; p < list.count && lost && status == STATUS_OK; p++)
+        if (parity_in_module(names, list.items[p].name))
+            add_pair(command, "--train", list.items[p].name);
     for (size_t p = 0; p < list.count && all && status == STATUS_OK; p++)
         if (list.items[p].looks_folded && parity_listed(own, list.items[p].name)) {
             if (!named)
