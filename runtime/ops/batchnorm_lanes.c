@@ -94,73 +94,113 @@ LANES_INLINE Floats through(BatchNormActivation kind, Floats dy, Floats z, Float
     return dy;
 }
 
-/* ---- loops: `kind` is a constant in each ------------------------------------------------------------------------ */
+/* ---- loops: `kind` and `groups` are constants in each ----------------------------------------------------------- */
+
+LANES_INLINE void read_coefficients(int groups, const LaneRows *rows, const float *from, Floats to[LANES_BESIDE])
+{
+    for (int g = 0; g < groups; g++)
+        to[g] = coefficients(from + g * rows->next);
+}
+
+LANES_INLINE void moments(int groups, const LaneRows *rows, double *first, double *second)
+{
+    Floats mean[LANES_BESIDE];
+    read_coefficients(groups, rows, rows->mean, mean);
+    for (int64_t begin = 0; begin < rows->count; begin += RUN) {
+        int64_t end = begin + RUN < rows->count ? begin + RUN : rows->count;
+        Floats one[LANES_BESIDE] = {{0}}, two[LANES_BESIDE] = {{0}};
+        for (int64_t r = begin; r < end; r++)
+            for (int g = 0; g < groups; g++) {
+                const Floats d = load(rows->x + r * rows->step + g * LANES) - mean[g];
+                one[g] += d;
+                two[g] += d * d;
+            }
+        for (int g = 0; g < groups; g++) {
+            add_up(one[g], first + g * LANES);
+            add_up(two[g], second + g * LANES);
+        }
+    }
+}
 
 BF16_TARGET void batchnorm_lanes_moments(const LaneRows *rows, double *first, double *second)
 {
-    const Floats mean = coefficients(rows->mean);
-    for (int64_t begin = 0; begin < rows->count; begin += RUN) {
-        int64_t end = begin + RUN < rows->count ? begin + RUN : rows->count;
-        Floats one = {0}, two = {0};
-        for (int64_t r = begin; r < end; r++) {
-            const Floats d = load(rows->x + r * rows->step) - mean;
-            one += d;
-            two += d * d;
-        }
-        add_up(one, first);
-        add_up(two, second);
-    }
+    if (rows->beside)
+        moments(LANES_BESIDE, rows, first, second);
+    else
+        moments(1, rows, first, second);
 }
 
-LANES_INLINE void apply(BatchNormActivation kind, const LaneRows *rows)
+/* One block's rows without gaps. */
+LANES_INLINE void apply_stream(BatchNormActivation kind, const LaneRows *rows)
 {
     const Floats k = coefficients(rows->k), mean = coefficients(rows->mean), bias = coefficients(rows->bias);
-    const Floats zero = {0}, low = zero + rows->low, high = zero + rows->high;
-    if (rows->stream) {
-        for (int64_t r = 0; r < rows->count; r++) {
-            const Floats z = k * (load(rows->x + r * LANES) - mean) + bias;
-            const __m256i y = (__m256i)_mm512_cvtneps_pbh((__m512)activate(kind, z, low, high));
-            _mm256_stream_si256((__m256i *)(void *)(rows->y + r * LANES), y);
-        }
-        _mm_sfence();
-        return;
-    }
-    for (int64_t r = 0; r < rows->count; r++) {
-        const Floats z = k * (load(rows->x + r * rows->step) - mean) + bias;
-        store(rows->y + r * rows->step, activate(kind, z, low, high));
-    }
-}
-
-LANES_INLINE void sums(BatchNormActivation kind, const LaneRows *rows, double *first, double *second)
-{
-    const Floats k = coefficients(rows->k), mean = coefficients(rows->mean), bias = coefficients(rows->bias);
-    const Floats zero = {0}, low = zero + rows->low, high = zero + rows->high;
-    for (int64_t begin = 0; begin < rows->count; begin += RUN) {
-        int64_t end = begin + RUN < rows->count ? begin + RUN : rows->count;
-        Floats one = {0}, two = {0};
-        for (int64_t r = begin; r < end; r++) {
-            const Floats d = load(rows->x + r * rows->step) - mean;
-            const Floats dz = through(kind, load(rows->dy + r * rows->step), k * d + bias, low, high);
-            if (kind == BATCHNORM_SWISH)
-                store(rows->y + r * rows->step, dz);
-            one += dz;
-            two += dz * d;
-        }
-        add_up(one, first);
-        add_up(two, second);
-    }
-}
-
-LANES_INLINE void spread(BatchNormActivation kind, const LaneRows *rows)
-{
-    const Floats k = coefficients(rows->k), mean = coefficients(rows->mean), bias = coefficients(rows->bias);
-    const Floats b = coefficients(rows->b), share = coefficients(rows->share);
     const Floats zero = {0}, low = zero + rows->low, high = zero + rows->high;
     for (int64_t r = 0; r < rows->count; r++) {
-        const Floats d = load(rows->x + r * rows->step) - mean;
-        const Floats dz = through(kind, load(rows->dy + r * rows->step), k * d + bias, low, high);
-        store(rows->y + r * rows->step, k * (dz - share) + b * d);
+        const Floats z = k * (load(rows->x + r * LANES) - mean) + bias;
+        const __m256i y = (__m256i)_mm512_cvtneps_pbh((__m512)activate(kind, z, low, high));
+        _mm256_stream_si256((__m256i *)(void *)(rows->y + r * LANES), y);
     }
+    _mm_sfence();
+}
+
+LANES_INLINE void apply(BatchNormActivation kind, int groups, const LaneRows *rows)
+{
+    Floats k[LANES_BESIDE], mean[LANES_BESIDE], bias[LANES_BESIDE];
+    const Floats zero = {0}, low = zero + rows->low, high = zero + rows->high;
+    read_coefficients(groups, rows, rows->k, k);
+    read_coefficients(groups, rows, rows->mean, mean);
+    read_coefficients(groups, rows, rows->bias, bias);
+    for (int64_t r = 0; r < rows->count; r++)
+        for (int g = 0; g < groups; g++) {
+            const int64_t at = r * rows->step + g * LANES;
+            const Floats z = k[g] * (load(rows->x + at) - mean[g]) + bias[g];
+            store(rows->y + at, activate(kind, z, low, high));
+        }
+}
+
+LANES_INLINE void sums(BatchNormActivation kind, int groups, const LaneRows *rows, double *first, double *second)
+{
+    Floats k[LANES_BESIDE], mean[LANES_BESIDE], bias[LANES_BESIDE];
+    const Floats zero = {0}, low = zero + rows->low, high = zero + rows->high;
+    read_coefficients(groups, rows, rows->k, k);
+    read_coefficients(groups, rows, rows->mean, mean);
+    read_coefficients(groups, rows, rows->bias, bias);
+    for (int64_t begin = 0; begin < rows->count; begin += RUN) {
+        int64_t end = begin + RUN < rows->count ? begin + RUN : rows->count;
+        Floats one[LANES_BESIDE] = {{0}}, two[LANES_BESIDE] = {{0}};
+        for (int64_t r = begin; r < end; r++)
+            for (int g = 0; g < groups; g++) {
+                const int64_t at = r * rows->step + g * LANES;
+                const Floats d = load(rows->x + at) - mean[g];
+                const Floats dz = through(kind, load(rows->dy + at), k[g] * d + bias[g], low, high);
+                if (kind == BATCHNORM_SWISH)
+                    store(rows->y + at, dz);
+                one[g] += dz;
+                two[g] += dz * d;
+            }
+        for (int g = 0; g < groups; g++) {
+            add_up(one[g], first + g * LANES);
+            add_up(two[g], second + g * LANES);
+        }
+    }
+}
+
+LANES_INLINE void spread(BatchNormActivation kind, int groups, const LaneRows *rows)
+{
+    Floats k[LANES_BESIDE], mean[LANES_BESIDE], bias[LANES_BESIDE], b[LANES_BESIDE], share[LANES_BESIDE];
+    const Floats zero = {0}, low = zero + rows->low, high = zero + rows->high;
+    read_coefficients(groups, rows, rows->k, k);
+    read_coefficients(groups, rows, rows->mean, mean);
+    read_coefficients(groups, rows, rows->bias, bias);
+    read_coefficients(groups, rows, rows->b, b);
+    read_coefficients(groups, rows, rows->share, share);
+    for (int64_t r = 0; r < rows->count; r++)
+        for (int g = 0; g < groups; g++) {
+            const int64_t at = r * rows->step + g * LANES;
+            const Floats d = load(rows->x + at) - mean[g];
+            const Floats dz = through(kind, load(rows->dy + at), k[g] * d + bias[g], low, high);
+            store(rows->y + at, k[g] * (dz - share[g]) + b[g] * d);
+        }
 }
 
 #define WITH_KIND(body, ...)                                                                                           \
@@ -182,10 +222,24 @@ LANES_INLINE void spread(BatchNormActivation kind, const LaneRows *rows)
         break;                                                                                                         \
     }
 
-BF16_TARGET void batchnorm_lanes_apply(BatchNormActivation activation, const LaneRows *rows){WITH_KIND(apply, rows)}
+BF16_TARGET void batchnorm_lanes_apply(BatchNormActivation activation, const LaneRows *rows)
+{
+    if (rows->stream)
+        WITH_KIND(apply_stream, rows)
+    else if (rows->beside)
+        WITH_KIND(apply, LANES_BESIDE, rows)
+    else
+        WITH_KIND(apply, 1, rows)
+}
 
 BF16_TARGET void batchnorm_lanes_sums(BatchNormActivation activation, const LaneRows *rows, double *first,
-                                      double *second){WITH_KIND(sums, rows, first, second)}
+                                      double *second)
+{
+    if (rows->beside)
+        WITH_KIND(sums, LANES_BESIDE, rows, first, second)
+    else
+        WITH_KIND(sums, 1, rows, first, second)
+}
 
 /* Where the activation's slope is dear, the sums left dz in the place of dx. */
 BF16_TARGET void batchnorm_lanes_spread(BatchNormActivation activation, const LaneRows *rows)
@@ -193,10 +247,12 @@ BF16_TARGET void batchnorm_lanes_spread(BatchNormActivation activation, const La
     LaneRows kept = *rows;
     if (activation == BATCHNORM_SWISH) {
         kept.dy = rows->y;
-        spread(BATCHNORM_LINEAR, &kept);
-        return;
+        activation = BATCHNORM_LINEAR;
     }
-    WITH_KIND(spread, rows)
+    if (rows->beside)
+        WITH_KIND(spread, LANES_BESIDE, &kept)
+    else
+        WITH_KIND(spread, 1, &kept)
 }
 
 bool batchnorm_lanes_fit(void)

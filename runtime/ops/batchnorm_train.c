@@ -177,6 +177,7 @@ static LaneRows lane_rows(const BatchNormLoop *loop, const Unit *unit, const Lan
                       .y = (uint16_t *)loop->y + unit->base,
                       .count = unit->rows,
                       .step = unit->step,
+                      .next = sizeof(Lanes) / sizeof(float),
                       .stream = v->layout == LAYOUT_BLOCKED && large && (uintptr_t)loop->y % 64 == 0,
                       .k = l->k,
                       .mean = l->mean,
@@ -185,6 +186,30 @@ static LaneRows lane_rows(const BatchNormLoop *loop, const Unit *unit, const Lan
                       .share = l->share,
                       .low = loop->low,
                       .high = loop->high};
+}
+
+/* Do the units from `index` on lie side by side, as many as are taken together? Then `beside` of each loop does their
+ * work. Each has its own sums, so results are those of one after the other. */
+static bool lie_beside(const Job *job, int64_t index, int64_t end)
+{
+    bool fit = job->loop->view->layout == LAYOUT_NHWC && index + LANES_BESIDE <= end &&
+               index % job->groups + LANES_BESIDE <= job->groups;
+    if (!fit)
+        return false;
+    Unit last = turn_unit(job, index + LANES_BESIDE - 1);
+    return in_lanes(job, &last);
+}
+
+static LaneRows rows_beside(const Job *job, int64_t index, Lanes l[LANES_BESIDE])
+{
+    for (int g = 0; g < LANES_BESIDE; g++) {
+        Unit unit = turn_unit(job, index + g);
+        l[g] = lanes_of(job, &unit);
+    }
+    Unit unit = turn_unit(job, index);
+    LaneRows rows = lane_rows(job->loop, &unit, l);
+    rows.beside = true;
+    return rows;
 }
 
 /* ---- forward: means and squares about them of each unit ---------------------------------------------------------- */
@@ -268,14 +293,49 @@ VECTOR_INLINE void guess_means(const Job *job, const Unit *unit, float *guess)
     }
 }
 
+/* About the unit's own mean, from sums of distances to a guess. */
+VECTOR_INLINE void store_moments(const Job *job, const Unit *unit, const float *guess, double *first, double *second)
+{
+    const double rows = (double)unit->rows;
+    for (int64_t i = 0; i < unit->lanes; i++) {
+        double squares = second[i] - first[i] * first[i] / rows;
+        second[i] = squares > 0 || squares != squares ? squares : 0;
+        first[i] = (double)guess[i] + first[i] / rows;
+    }
+    store_sums(job, unit, first, second);
+}
+
+static void moments_beside(const Job *job, int64_t index)
+{
+    Lanes l[LANES_BESIDE] = {0};
+    double first[LANES_BESIDE * LANES] = {0}, second[LANES_BESIDE * LANES] = {0};
+    Unit unit = turn_unit(job, index);
+    LaneRows rows = lane_rows(job->loop, &unit, l);
+    rows.beside = true;
+    for (int g = 0; g < LANES_BESIDE; g++) {
+        unit = turn_unit(job, index + g);
+        guess_means(job, &unit, l[g].mean);
+    }
+    batchnorm_lanes_moments(&rows, first, second);
+    for (int g = 0; g < LANES_BESIDE; g++) {
+        unit = turn_unit(job, index + g);
+        store_moments(job, &unit, l[g].mean, first + g * LANES, second + g * LANES);
+    }
+}
+
 VECTOR_CLONES
 static void moments_range(int64_t begin, int64_t end, void *context)
 {
     const Job *job = context;
     for (int64_t index = begin; index < end; index++) {
+        if (lie_beside(job, index, end)) {
+            moments_beside(job, index);
+            index += LANES_BESIDE - 1;
+            continue;
+        }
         Unit unit = turn_unit(job, index);
         Lanes l = {0};
-        double first[LANES] = {0}, second[LANES] = {0}, rows = (double)unit.rows;
+        double first[LANES] = {0}, second[LANES] = {0};
         guess_means(job, &unit, l.mean);
         const LaneRows lane = lane_rows(job->loop, &unit, &l);
         if (in_lanes(job, &unit))
@@ -290,12 +350,7 @@ static void moments_range(int64_t begin, int64_t end, void *context)
             moments_eight(job, &unit, &l, first, second);
         else
             moments_rows(job, &unit, unit.lanes, job->loop->view->narrow, &l, first, second);
-        for (int64_t i = 0; i < unit.lanes; i++) {
-            double squares = second[i] - first[i] * first[i] / rows;
-            second[i] = squares > 0 || squares != squares ? squares : 0;
-            first[i] = (double)l.mean[i] + first[i] / rows;
-        }
-        store_sums(job, &unit, first, second);
+        store_moments(job, &unit, l.mean, first, second);
     }
 }
 
@@ -346,6 +401,13 @@ static void apply_range(int64_t begin, int64_t end, void *context)
 {
     const Job *job = context;
     for (int64_t index = begin; index < end; index++) {
+        if (lie_beside(job, index, end)) {
+            Lanes several[LANES_BESIDE];
+            const LaneRows rows = rows_beside(job, index, several);
+            batchnorm_lanes_apply(job->loop->activation, &rows);
+            index += LANES_BESIDE - 1;
+            continue;
+        }
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
         const LaneRows lane = lane_rows(job->loop, &unit, &l);
@@ -429,11 +491,28 @@ VECTOR_INLINE void sums_rows(const Job *job, const Unit *unit, int64_t lanes, Sh
     }
 }
 
+static void sums_beside(const Job *job, int64_t index)
+{
+    Lanes l[LANES_BESIDE];
+    double first[LANES_BESIDE * LANES] = {0}, second[LANES_BESIDE * LANES] = {0};
+    const LaneRows rows = rows_beside(job, index, l);
+    batchnorm_lanes_sums(job->loop->activation, &rows, first, second);
+    for (int g = 0; g < LANES_BESIDE; g++) {
+        Unit unit = turn_unit(job, index + g);
+        store_sums(job, &unit, first + g * LANES, second + g * LANES);
+    }
+}
+
 VECTOR_CLONES
 static void sums_range(int64_t begin, int64_t end, void *context)
 {
     const Job *job = context;
     for (int64_t index = begin; index < end; index++) {
+        if (lie_beside(job, index, end)) {
+            sums_beside(job, index);
+            index += LANES_BESIDE - 1;
+            continue;
+        }
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
         double first[LANES] = {0}, second[LANES] = {0};
@@ -487,6 +566,13 @@ static void spread_range(int64_t begin, int64_t end, void *context)
 {
     const Job *job = context;
     for (int64_t index = begin; index < end; index++) {
+        if (lie_beside(job, index, end)) {
+            Lanes several[LANES_BESIDE];
+            const LaneRows rows = rows_beside(job, index, several);
+            batchnorm_lanes_spread(job->loop->activation, &rows);
+            index += LANES_BESIDE - 1;
+            continue;
+        }
         Unit unit = turn_unit(job, index);
         Lanes l = lanes_of(job, &unit);
         const LaneRows lane = lane_rows(job->loop, &unit, &l);
