@@ -73,9 +73,28 @@ static void a_wide_matrix_is_packed_first_and_agrees(void **state)
     }
 }
 
+/* Samples first in x, sequences first in y. */
+static void rows_that_lie_otherwise_are_copied_together(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "<ir_version: 8, opset_import: [\"\" : 17]> g (float[4,30,700] x) => (float[30,4,800] y) <"
+        "float[700,800] w={0.1,-0.2,0.3,0.05,-0.15,0.25,...}, float[800] b={0.1,-0.3,0.2,...}>"
+        "{ t = Transpose<perm=[1,0,2]>(x) m = MatMul(t, w) y = Add(m, b) }";
+    World plain, fast;
+    world_open(&plain, text, &(PlanOptions){.training = true, .plain_only = true});
+    world_open(&fast, text, &(PlanOptions){.training = true});
+    assert_int_equal(steps_by(&plain, "gemm:rows"), 0);
+    assert_int_equal(steps_by(&fast, "gemm:rows"), 1);
+    assert_same_gradients(&plain, &fast, "sequences first");
+    world_close(&plain);
+    world_close(&fast);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(few_samples_take_it_and_agree),
-                                       cmocka_unit_test(a_wide_matrix_is_packed_first_and_agrees)};
+                                       cmocka_unit_test(a_wide_matrix_is_packed_first_and_agrees),
+                                       cmocka_unit_test(rows_that_lie_otherwise_are_copied_together)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -18,12 +18,18 @@ enum {
     WIDE_NUMBERS = 1 << 19 /* so many numbers: sgemm_is_faster */
 };
 
+/* Rows [outer, inner] of A at these distances, which the product wants one behind the other. outer 0: as they lie. */
+typedef struct Gather {
+    int64_t outer, inner, outer_stride, inner_stride;
+} Gather;
+
 typedef struct ProductState {
     Product p;
     float alpha, beta;
     DnnlEngine *dnnl;
     bool swapped;   /* A of the state's product is the node's B, transposed, and the other way round */
     bool sum_after; /* y += beta c in a pass of its own */
+    Gather gather;  /* of A's rows before the product */
     DnnlCall *call; /* NULL: sgemm or direct */
 } ProductState;
 
@@ -279,6 +285,44 @@ static bool sgemm_is_faster(const Product *p)
            p->n * p->k >= WIDE_NUMBERS;
 }
 
+/* A B that all batches share meets their rows at once only where those lie at one distance, in A and in Y. Where they
+ * do in Y, A's rows are copied together when a wide B is worth it (sequences first, then samples: the attention of
+ * torch.nn.MultiheadAttention). */
+static void gather_rows(ProductState *state)
+{
+    Product q = state->p;
+    int64_t n = q.batch[0];
+    bool around = q.batch_rank == 1 && q.y_batch[0] == q.y_m * q.m,
+         within = q.batch_rank == 1 && q.y_m == q.y_batch[0] * n;
+    if (q.batch_rank != 1 || q.b_batch[0] != 0 || q.a_k != 1 || q.c_m != 0 || (!around && !within))
+        return;
+    Gather gather = around ? (Gather){n, q.m, q.a_batch[0], q.a_m} : (Gather){q.m, n, q.a_m, q.a_batch[0]};
+    q.y_m = around ? q.y_m : q.y_batch[0];
+    q.a_m = q.k;
+    q.m *= n;
+    q.batch_rank = 0;
+    if (!sgemm_is_faster(&q))
+        return;
+    state->gather = gather;
+    state->p = q;
+}
+
+typedef struct Gathering {
+    const Gather *gather;
+    const float *from;
+    float *to;
+    int64_t width;
+} Gathering;
+
+static void copy_rows(int64_t begin, int64_t end, void *context)
+{
+    const Gathering *work = context;
+    const Gather *g = work->gather;
+    for (int64_t r = begin; r < end; r++)
+        memcpy(work->to + r * work->width, work->from + r / g->inner * g->outer_stride + r % g->inner * g->inner_stride,
+               (size_t)work->width * sizeof *work->to);
+}
+
 /* The distance of rows, at least what a row holds: a single row may claim any. */
 static int64_t leading(int64_t stride, int64_t rows, int64_t width)
 {
@@ -293,6 +337,11 @@ static Status run_sgemm(Step *step, Error *err)
     float *y = step->out[0]->data;
     bool plain_a = p->a_k == 1, plain_b = p->b_n == 1;
     int64_t count = dims_count(p->batch_rank, p->batch);
+    if (state->gather.outer > 0) {
+        Gathering work = {&state->gather, a, step->scratch, p->k};
+        parallel_for(p->m, 1 + ADDEND_GRAIN / (p->k + 1), copy_rows, &work);
+        a = step->scratch;
+    }
     for (int64_t i = 0; i < count; i++) {
         Offsets at = batch_offsets(p, i);
         DNNL_TRY(dnnl_sgemm(plain_a ? 'N' : 'T', plain_b ? 'N' : 'T', p->m, p->n, p->k, state->alpha, a + at.a,
@@ -435,7 +484,11 @@ static Status product_place(PlanContext *context, ProductState *state, bool bias
     bool small = batches * p->m * p->n * (p->k + 1) <= DIRECT_WORK || p->k == 0;
     parts->dtype = parts->y_dtype = DTYPE_F32;
     bool thin = context->compute == DTYPE_F32 && thin_fits(p);
+    if (context->compute == DTYPE_F32)
+        gather_rows(state);
     bool wide = context->compute == DTYPE_F32 && sgemm_is_faster(p);
+    if (state->gather.outer > 0)
+        kernel_scratch(context, (size_t)(p->m * p->k) * sizeof(float));
     if (!small && !thin && !wide)
         TRY(matmul_choose(context, state, bias, parts, err));
     kernel_input_as(context, 0, LAYOUT_PLAIN, parts->dtype);
@@ -450,7 +503,7 @@ static Status product_place(PlanContext *context, ProductState *state, bool bias
     } else if (thin) {
         kernel_run(context, run_thin, "own:thin");
     } else if (!small && sgemm_fits(p)) {
-        kernel_run(context, run_sgemm, "gemm");
+        kernel_run(context, run_sgemm, state->gather.outer > 0 ? "gemm:rows" : "gemm");
     } else {
         kernel_run(context, run_direct, "own:direct");
     }
