@@ -2,8 +2,9 @@
  *
  * A module that is called several times (ALBERT's layer, a Siamese encoder, a cell unrolled by hand) reads one
  * parameter in several places. Exporters make the same picture of tensors that only happen to be equal, by merging
- * them: fresh scales and biases, layers that started as copies. And they take a tie apart again when they fold the
- * transposition of a weight, once for each reader. What tells them apart, in this order:
+ * them: fresh scales and biases, layers that started as copies. And they take a tie apart again when they fold what a
+ * reader does to a weight (axes exchanged, dims of one added), once for each reader. What tells them apart, in this
+ * order:
  *
  *   1. names that the exporter kept: TorchScript leaves an Identity with the merged parameter's own name behind,
  *      dynamo's signature lists every parameter (a tie keeps the last, a merger the first);

@@ -18,7 +18,15 @@ static double seconds_now(void)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-static Status check_types(const PlanEntry *entry, const Batch *batch, Error *err)
+/* A target's name among the data; `name`: that of the graph input which takes it. */
+static const char *target_name(const TrainOptions *o, const Batch *batch, int i, const char *name)
+{
+    size_t loss = batch->only > 0 ? batch->only - 1 : (size_t)i;
+    bool known = o->target_names != NULL && loss < o->loss_count && o->target_names[loss] != NULL;
+    return known ? o->target_names[loss] : name;
+}
+
+static Status check_types(const Trainer *trainer, const PlanEntry *entry, const Batch *batch, Error *err)
 {
     const Graph *graph = entry->working->graph;
     int inputs = batch->input_count, all = inputs + (entry->training ? batch->target_count : 0);
@@ -31,8 +39,11 @@ static Status check_types(const PlanEntry *entry, const Batch *batch, Error *err
         if (want->dtype != have->dtype || type_count(want) != type_count(have))
             return fail(err, STATUS_REJECTED,
                         "%s '%s': the model takes %s with %lld elements a batch, the data has %s with %lld",
-                        i < inputs ? "input" : "target", graph->inputs[i]->name, dtype_name(want->dtype),
-                        (long long)type_count(want), dtype_name(have->dtype), (long long)type_count(have));
+                        i < inputs ? "input" : "target",
+                        i < inputs ? graph->inputs[i]->name
+                                   : target_name(&trainer->options, batch, i - inputs, graph->inputs[i]->name),
+                        dtype_name(want->dtype), (long long)type_count(want), dtype_name(have->dtype),
+                        (long long)type_count(have));
     }
     return STATUS_OK;
 }
@@ -526,7 +537,7 @@ static Status train_rows(Trainer *trainer, const Batch *batch, const Share *shar
     bool any = trainer->distribution == NULL || share->weight > 0;
     if (any) {
         TRY(trainer_plan(trainer, batch, true, &entry, err));
-        TRY(check_types(entry, batch, err));
+        TRY(check_types(trainer, entry, batch, err));
         trainer_feed(entry, batch);
         plan_set_weight(entry->plan, (float)weight);
     }
