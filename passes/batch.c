@@ -526,27 +526,41 @@ static void find_candidates(const Graph *graph, bool candidates[CANDIDATES])
             note_tensor(node->outputs[i] == NULL ? NULL : node->outputs[i]->constant, candidates);
 }
 
-/* The smallest batch that fits while three times as much does not. Least of all one: that also fits where it is
- * broadcast to the batch that is baked in. */
+/* At this batch shapes fit, and an output has one row a sample. */
+static bool gives_rows(const Rebatch *r, int64_t batch)
+{
+    Model *copy = NULL;
+    bool rows = false,
+         fits = copy_at(r, batch, &copy, NULL) == STATUS_OK && pass_infer_known(copy->graph, NULL) == STATUS_OK;
+    for (size_t i = 0; fits && i < copy->graph->output_count; i++) {
+        const Type *type = &copy->graph->outputs[i]->type;
+        rows = rows || (type_known(type) && type->rank > 0 && type->dims[0] == batch);
+    }
+    model_free(copy);
+    return rows;
+}
+
+/* The smallest batch that fits while three times as much does not. One also fits where it is broadcast to the batch
+ * that is baked in: then that one gives as many rows as it has samples, which 2 does not where 1 is baked in. */
 static bool guess_batch(Rebatch *r)
 {
-    bool candidates[CANDIDATES] = {false}, one = false;
+    bool candidates[CANDIDATES] = {false};
     Model *base = NULL;
     r->from = 1;
-    if (copy_at(r, 1, &base, NULL) == STATUS_OK && pass_infer_known(base->graph, NULL) == STATUS_OK) {
-        one = true;
-        if (fits_at(r, 3, base, NULL)) {
-            model_free(base);
-            return true;
-        }
+    bool one = copy_at(r, 1, &base, NULL) == STATUS_OK && pass_infer_known(base->graph, NULL) == STATUS_OK;
+    if (one && fits_at(r, 3, base, NULL)) {
+        model_free(base);
+        return true;
     }
     find_candidates(base != NULL ? base->graph : r->document->graph, candidates);
     model_free(base);
     for (r->from = 2; r->from < CANDIDATES; r->from++)
-        if (candidates[r->from] && fits_at(r, r->from, NULL, NULL))
+        if (candidates[r->from] && gives_rows(r, r->from))
             return true;
-    r->from = 1;
-    return one;
+    for (r->from = one ? 1 : 2; r->from < CANDIDATES; r->from *= 2)
+        if (one || fits_at(r, r->from, NULL, NULL))
+            return true;
+    return false;
 }
 
 /* The batch of the export: a number in the file, else a guess. */

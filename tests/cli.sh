@@ -476,6 +476,18 @@ for batch in 6 4; do
     grep -q 'baked a batch of 6' err || bad "the batch of the export is not told"
 done
 
+# A batch of 1 in a Reshape: at 2 the shapes fit as well, but samples come out as one.
+model single.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+single (float[N,20] x) => (float[N,4] y) <float[4,4] w = {0.1, -0.2, 0.3, ...}, int64[3] shape = {1, -1, 4}> {
+  r = Reshape (x, shape)
+  h = MatMul (r, w)
+  y = ReduceMean <axes = [1], keepdims = 0> (h)
+}
+TEXT
+run 0 tune single.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --batch 8 --epochs 1 -o told.onnx
+grep -q 'baked a batch of 1 ' err || bad "a batch of 1 is taken for another"
+
 # A target that is no class is refused, by Dice as by cross-entropy, in training as in validation.
 model few.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
