@@ -12,10 +12,9 @@ static Value *behind(Value *value, const char *op_type)
     return value->producer != NULL && node_is(value->producer, op_type) ? value->producer->inputs[0] : value;
 }
 
-/* Where the classes lie: on the last axis of a language model's scores, else on axis 1, or 0 for a single sample. */
-static int64_t class_axis(const LossSpec *spec, const Type *logits)
+int loss_class_axis(const LossSpec *spec, const Type *scores)
 {
-    return spec->kind == LOSS_LM ? logits->rank - 1 : logits->rank > 1 ? 1 : 0;
+    return spec->kind == LOSS_LM ? scores->rank - 1 : scores->rank > 1 ? 1 : 0;
 }
 
 /* What is before a Softmax or LogSoftmax over the classes; one over another axis is part of the model. */
@@ -25,7 +24,7 @@ static Value *behind_softmax(const LossSpec *spec, Value *value, const char *op_
     if (before == value || !type_known(&value->type))
         return value;
     int64_t axis = node_int(value->producer, "axis", -1);
-    return (axis < 0 ? axis + value->type.rank : axis) == class_axis(spec, &value->type) ? before : value;
+    return (axis < 0 ? axis + value->type.rank : axis) == loss_class_axis(spec, &value->type) ? before : value;
 }
 
 static Value *logits_of(const LossSpec *spec, Value *output)
@@ -53,7 +52,7 @@ static Value *add_target(Graph *graph, const LossSpec *spec, const Type *logits)
     int rank = 0;
     bool classes = spec->kind == LOSS_SOFTMAX_CE || spec->kind == LOSS_LM || spec->kind == LOSS_DICE;
     for (int i = 0; i < logits->rank; i++)
-        if (!classes || i != class_axis(spec, logits))
+        if (!classes || i != loss_class_axis(spec, logits))
             dims[rank++] = logits->dims[i];
     type_set(&target->type, classes ? DTYPE_I64 : DTYPE_F32, rank, dims);
     target->role = ROLE_INPUT;
@@ -79,7 +78,7 @@ static Value *sum_all(Builder *b, Value *x)
 
 static Value *cross_entropy(Builder *b, const LossSpec *spec, Value *logits, Value *target)
 {
-    int64_t axis = class_axis(spec, &logits->type);
+    int64_t axis = loss_class_axis(spec, &logits->type);
     int64_t classes = logits->type.dims[axis];
     Value *weights = NULL;
     if (spec->class_weights != NULL) {

@@ -105,8 +105,10 @@ Status pass_clean(Graph *graph, Error *err);
 /* How an exact copy lies in memory, from the parameter it copies: that one without its dims of 1, which has `rank`
  * dims, its axes in the order `perm`, as many numbers as the copy has, whose dims it then takes. Rank 0: in the same
  * order. */
+enum { COPY_RANK_MAX = 4 };
+
 typedef struct CopyLayout {
-    int rank, perm[4];
+    int rank, perm[COPY_RANK_MAX];
 } CopyLayout;
 
 /* One trainable tensor of the document, as contracts.md 2 counts them. Names are the document's. */
@@ -139,6 +141,8 @@ typedef struct ParamList {
 /* Finds parameters by role, from the gradient's path. Unties value-equal initializers *in the document's working
  * copies* by giving each consumer role its own entry. `no_tie` keeps exact copies apart. */
 Status params_find(Model *document, bool no_tie, ParamList *list, Error *err);
+/* The owner's dims of more than one number; -1 when there are more than COPY_RANK_MAX. */
+int copy_layout_dims(const Tensor *owner, int64_t dims[COPY_RANK_MAX]);
 /* The numbers of `owner`, of its type's size or as floats (`size` bytes each), in the order of a copy of it. */
 void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, size_t size, const void *from, void *to);
 
@@ -254,6 +258,9 @@ typedef struct LossSpec {
     double delta;               /* Huber */
     const char *target_name;    /* new graph input; int64 class indices, or floats of the output's shape */
 } LossSpec;
+
+/* Where the classes lie: on the last axis of a language model's scores, else on axis 1, or 0 for a single sample. */
+int loss_class_axis(const LossSpec *spec, const Type *scores);
 
 /* does: adds one input a loss (target) and the scalar sum of losses as output "loss", the last output. Per-sample
  * reduction is the mean over everything that counts. If the output is a Softmax, LogSoftmax or Sigmoid that the loss

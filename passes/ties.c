@@ -187,16 +187,13 @@ bool readers_share(const Records *records, const Tensor *tensor, const char *nam
 
 /* ---- copies of one parameter -------------------------------------------------------------------------------- */
 
-enum { LAYOUT_RANK = 4 };
-
-/* Dims of more than one number; -1 when there are more than a CopyLayout takes. */
-static int dims_beyond_one(const Tensor *tensor, int64_t dims[LAYOUT_RANK])
+int copy_layout_dims(const Tensor *tensor, int64_t dims[COPY_RANK_MAX])
 {
     int rank = 0;
     for (int i = 0; i < tensor->rank; i++) {
         if (tensor->dims[i] == 1)
             continue;
-        if (rank == LAYOUT_RANK)
+        if (rank == COPY_RANK_MAX)
             return -1;
         dims[rank++] = tensor->dims[i];
     }
@@ -207,7 +204,7 @@ static int dims_beyond_one(const Tensor *tensor, int64_t dims[LAYOUT_RANK])
 static bool walk_copy(const CopyLayout *layout, const int64_t *dims, bool (*each)(int64_t from, int64_t to, void *),
                       void *context)
 {
-    int64_t strides[LAYOUT_RANK] = {0}, at[LAYOUT_RANK] = {0}, count = 1, from = 0;
+    int64_t strides[COPY_RANK_MAX] = {0}, at[COPY_RANK_MAX] = {0}, count = 1, from = 0;
     for (int i = 0; i < layout->rank; i++) {
         strides[i] = 1;
         for (int k = layout->perm[i] + 1; k < layout->rank; k++)
@@ -249,8 +246,8 @@ static bool put(int64_t from, int64_t to, void *context)
 
 void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, size_t size, const void *from, void *to)
 {
-    int64_t dims[LAYOUT_RANK];
-    dims_beyond_one(owner, dims);
+    int64_t dims[COPY_RANK_MAX];
+    copy_layout_dims(owner, dims);
     if (layout->rank == 0)
         memcpy(to, from, (size_t)tensor_count(owner) * size);
     else
@@ -260,9 +257,9 @@ void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, size_t siz
 /* Is `copy` what `owner` holds with its axes in the order `layout->perm`? */
 static bool is_permuted(const Tensor *owner, const Tensor *copy, const CopyLayout *layout)
 {
-    int64_t from[LAYOUT_RANK], to[LAYOUT_RANK];
-    dims_beyond_one(owner, from);
-    dims_beyond_one(copy, to);
+    int64_t from[COPY_RANK_MAX], to[COPY_RANK_MAX];
+    copy_layout_dims(owner, from);
+    copy_layout_dims(copy, to);
     for (int i = 0; i < layout->rank; i++)
         if (to[i] != from[layout->perm[i]])
             return false;
@@ -272,7 +269,7 @@ static bool is_permuted(const Tensor *owner, const Tensor *copy, const CopyLayou
 /* Tries every order of `rank` axes: `used` are those that stand already. */
 static bool find_order(const Tensor *owner, const Tensor *copy, CopyLayout *layout, int placed, unsigned used)
 {
-    if (placed >= layout->rank || placed >= LAYOUT_RANK)
+    if (placed >= layout->rank || placed >= COPY_RANK_MAX)
         return is_permuted(owner, copy, layout);
     for (int axis = 0; axis < layout->rank; axis++) {
         layout->perm[placed] = axis;
@@ -285,14 +282,14 @@ static bool find_order(const Tensor *owner, const Tensor *copy, CopyLayout *layo
 /* The same numbers in the same order under other dims, or with axes exchanged. */
 static bool is_moved_copy(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
 {
-    int64_t dims[LAYOUT_RANK];
+    int64_t dims[COPY_RANK_MAX];
     *layout = (CopyLayout){0};
     if (owner->dtype != copy->dtype || owner->bytes != copy->bytes || owner->dtype == DTYPE_STRING)
         return false;
     if (memcmp(owner->data, copy->data, owner->bytes) == 0)
         return true;
-    layout->rank = dims_beyond_one(owner, dims);
-    if (layout->rank < 2 || dims_beyond_one(copy, dims) != layout->rank || dtype_size(owner->dtype) == 0)
+    layout->rank = copy_layout_dims(owner, dims);
+    if (layout->rank < 2 || copy_layout_dims(copy, dims) != layout->rank || dtype_size(owner->dtype) == 0)
         return false;
     return find_order(owner, copy, layout, 0, 0);
 }
@@ -359,8 +356,7 @@ static bool is_tied(const Records *records, const ParamInfo *a, const ParamInfo 
 }
 
 /* What a tensor has in common with its copies, whatever their dims and axes, and with few others: type, size, first and
- * last number. Cheap, so that gigabytes of weights
- * are not read for it. */
+ * last number. Cheap, so that gigabytes of weights are not read for it. */
 static uint64_t tie_hash(const Tensor *tensor)
 {
     int64_t count = tensor_count(tensor);

@@ -245,17 +245,13 @@ static Value *with_dims(Builder *b, Value *value, const int64_t *dims, int rank)
 }
 
 /* An exact copy is read from the parameter it copies: see CopyLayout. */
-static Status tie(Graph *graph, Value *copy, Value *parameter, const ParamInfo *info, Error *err)
+static Status tie(Graph *graph, Value *copy, Value *parameter, const CopyLayout *layout, Error *err)
 {
     Builder b = builder_at(graph, graph->first, "tie", err);
     const Type *from = &parameter->type, *to = &copy->type;
-    const CopyLayout *layout = &info->layout;
     Value *value = parameter;
-    int64_t dims[RANK_MAX];
-    int rank = 0;
-    for (int i = 0; i < from->rank; i++)
-        if (from->dims[i] != 1)
-            dims[rank++] = from->dims[i];
+    int64_t dims[COPY_RANK_MAX];
+    int rank = copy_layout_dims(parameter->constant, dims);
     if (layout->rank > 0 && rank < from->rank)
         value = with_dims(&b, value, dims, rank);
     if (layout->rank > 0) {
@@ -294,7 +290,7 @@ static Status mark_parameters(Graph *graph, const ParamList *list, Error *err)
     for (size_t i = 0; i < list->count; i++) {
         const ParamInfo *info = &list->items[i];
         if (info->tied_to >= 0)
-            TRY(tie(graph, values[i], values[info->tied_to], info, err));
+            TRY(tie(graph, values[i], values[info->tied_to], &info->layout, err));
         else if (info->trainable)
             become_parameter(values[i], (int)i);
     }

@@ -32,7 +32,7 @@ OutputForm output_form_read_by(const Graph *graph, const LossSpec *spec, const T
     if (form != OUTPUT_SOFTMAX && form != OUTPUT_LOG_SOFTMAX)
         return form;
     const Node *node = last_node(graph, spec->output);
-    int last = type->rank - 1, classes = spec->kind == LOSS_LM ? last : type->rank > 1 ? 1 : 0;
+    int last = type->rank - 1, classes = loss_class_axis(spec, type);
     int64_t axis = node_int(node, "axis", node->opset < 13 ? 1 : -1);
     axis = axis < 0 ? axis + type->rank : axis;
     return axis == classes && (node->opset >= 13 || classes == last) ? form : OUTPUT_SCORES;
@@ -94,7 +94,7 @@ static Status check_labels(const LossSpec *spec, const Scores *s, const int64_t 
     for (size_t i = 0; i < s->samples * s->inner; i++)
         if (labels[i] != spec->ignore_index && (labels[i] < 0 || (size_t)labels[i] >= s->classes))
             return fail(err, STATUS_REJECTED,
-                        "a target of the validation set is %lld: neither in [0, %zu) nor --ignore-index %lld",
+                        "a target is %lld: neither in [0, %zu) nor the index %lld, which does not count",
                         (long long)labels[i], s->classes, (long long)spec->ignore_index);
     return STATUS_OK;
 }

@@ -317,7 +317,7 @@ static Status tally_batch(Trainer *trainer, const PlanEntry *entry, const Batch 
             return fail(err, STATUS_USAGE, "loss %zu has no output or no target", i);
         const Type *type = &graph->outputs[loss->output]->type, *have = &batch->target_types[target];
         bool classes = loss->kind == LOSS_SOFTMAX_CE || loss->kind == LOSS_LM || loss->kind == LOSS_DICE;
-        int64_t axis = loss->kind == LOSS_LM ? type->rank - 1 : type->rank > 1 ? 1 : 0;
+        int axis = loss_class_axis(loss, type);
         int64_t wanted = classes && type->dims[axis] > 0 ? type_count(type) / type->dims[axis] : type_count(type);
         if (type_count(have) != wanted)
             return fail(err, STATUS_REJECTED, "target '%s' has %lld numbers a batch, the loss on '%s' wants %lld",

@@ -276,9 +276,9 @@ static bool sgemm_fits(const Product *p)
 }
 
 /* The compiled matmul reads a B that is not transposed where it lies, again for every block of rows; sgemm packs it
- * first. Of one that no cache near the core holds, [768, 3072] say, the first makes 92 to 280 GFLOP/s, as the number of
- * columns would have it, the second 250 to 330 (two cores with AVX-512 and 2 MB of second-level cache each,
- * oneDNN 2.6). Transposed ones are packed by both. */
+ * first. Of one that no cache near the core holds the first makes a third to all of the second's speed, as the number
+ * of columns would have it: 105 of 258 GFLOP/s for [768, 3072] (docs/decisions.md). Transposed ones are packed by both.
+ */
 static bool sgemm_is_faster(const Product *p)
 {
     return sgemm_fits(p) && p->batch_rank == 0 && p->b_n == 1 && p->m >= WIDE_ROWS && p->n >= WIDE_COLUMNS &&
