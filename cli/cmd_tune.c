@@ -218,27 +218,42 @@ static void append_quoted(Str *text, const char *argument)
 }
 
 /* The same command, with --resume. */
-static void say_how_to_resume(const Tune *tune, int argc, char **argv, Status status)
+static void append_resuming(Str *text, const Tune *tune, int argc, char **argv)
 {
-    Str text;
     bool with_value;
-    str_init(&text);
+    if (comm_size(tune->comm) > 1)
+        str_printf(text, "mpirun -n %d ", comm_size(tune->comm));
+    str_append(text, "regraft tune");
     for (int i = 1; i < argc; i++)
         if (is_dropped(argv[i], &with_value))
             i += with_value;
         else
-            append_quoted(&text, argv[i]);
-    str_append(&text, " --resume");
-    append_quoted(&text, tune->folder);
-    char launcher[40] = "";
-    if (comm_size(tune->comm) > 1)
-        snprintf(launcher, sizeof launcher, "mpirun -n %d ", comm_size(tune->comm));
-    if (status == STATUS_INTERRUPTED)
-        fprintf(stderr, "stopped; go on with: %sregraft tune%s\n", launcher, text.text);
-    else
-        fprintf(stderr,
-                "the state after the last good epoch is kept; go on from it with a smaller --lr: %sregraft tune%s\n",
-                launcher, text.text);
+            append_quoted(text, argv[i]);
+    str_append(text, " --resume");
+    append_quoted(text, tune->folder);
+}
+
+static void say_how_to_resume(const Tune *tune, int argc, char **argv, Status status)
+{
+    Str text;
+    str_init(&text);
+    append_resuming(&text, tune, argc, argv);
+    fprintf(stderr, "%s: %s\n",
+            status == STATUS_INTERRUPTED
+                ? "stopped; go on with"
+                : "the state after the last good epoch is kept; go on from it with a smaller --lr",
+            text.text);
+    str_release(&text);
+}
+
+/* Beside other processes this is said before the training, for a launcher that is stopped may not pass on what its
+ * processes still say: Open MPI 4 kills them a second after Ctrl-C. */
+static void describe_processes(Tune *tune, int argc, char **argv)
+{
+    Str text;
+    str_init(&text);
+    append_resuming(&text, tune, argc, argv);
+    processes_describe(tune, text.text);
     str_release(&text);
 }
 
@@ -302,7 +317,7 @@ static Status run(Tune *tune, int argc, char **argv, Error *err)
     tune->folder = folder != NULL ? folder : arena_printf(&tune->document->arena, "%s.run", fields->output);
     TRY(choose_precision(tune, err));
     TRY(tune_setup(tune, err));
-    processes_describe(tune);
+    describe_processes(tune, argc, argv);
     TRY(tune_train(tune, err));
     return writes ? tune_save(tune, err) : STATUS_OK;
 }

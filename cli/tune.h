@@ -140,7 +140,7 @@ Status tune_find_lengths(Tune *tune, const DataParts *parts, const LossSpec *los
 
 /* ---- tune_processes.c: several processes, where a launcher has started them */
 Status processes_open(Tune *tune, Error *err);
-void processes_describe(Tune *tune);
+void processes_describe(Tune *tune, const char *resuming);   /* `resuming`: the command that goes on with the run */
 void processes_close(Tune *tune, Status status, Error *err); /* a failure ends all processes */
 
 Status tune_setup(Tune *tune, Error *err);

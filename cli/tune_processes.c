@@ -57,18 +57,16 @@ Status processes_open(Tune *tune, Error *err)
     return STATUS_OK;
 }
 
-void processes_describe(Tune *tune)
+void processes_describe(Tune *tune, const char *resuming)
 {
     size_t count = 0;
     int ranks = comm_size(tune->comm);
     if (ranks <= 1)
         return;
-    /* How to resume is said now, for not every launcher passes on what is said after Ctrl-C. */
     progress_note(
         &tune->progress, "processes",
-        "%d processes with %d threads each; every batch of %zu is shared; stopped after an epoch, the run goes "
-        "on with --resume %s",
-        ranks, tune->threads, tune->batch, tune->folder);
+        "%d processes with %d threads each; every batch of %zu is shared; a run that is stopped goes on with: %s",
+        ranks, tune->threads, tune->batch, resuming);
     if (batchnorm_form(tune->document, &count) == BATCHNORM_TRAINING && tune->fields->batchnorm == BATCHNORM_LIVE)
         progress_note(&tune->progress, "note",
                       "live BatchNorm normalises with each process's part of a batch; running statistics are averaged "

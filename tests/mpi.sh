@@ -132,10 +132,8 @@ for _ in $(seq 3000); do
 done
 pkill -INT -P $launcher # whatever the launcher calls itself: Open MPI 5 turns into prterun
 wait $launcher
-holds "it says how to go on, before or, where the launcher still passes it on, after" grep -q -e '--resume stopped' err
-if [ "$(mpirun --version | sed -nE 's/^mpirun .* ([0-9]+)\..*/\1/p')" -lt 5 ]; then
-    holds "under the launcher" grep -q '^stopped; go on with: mpirun -n 2 regraft tune net.onnx .* --resume stopped$' err
-fi
+# said before the training: a launcher that is being stopped need not pass on what its processes still say
+holds "it says how to go on" grep -q 'goes on with: mpirun -n 2 regraft tune net.onnx .* --epochs 100000 .* --resume stopped$' err
 holds "a checkpoint" test -s stopped/checkpoint
 holds "no model of a run that was stopped" test ! -e stopped.onnx
 
