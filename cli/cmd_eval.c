@@ -5,6 +5,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "cli/score.h"
+
 typedef struct Fields {
     ApplyFields apply;
 } Fields;
@@ -138,32 +140,15 @@ static void show_classes(const Apply *apply, const Metrics *m)
     show_confusion(apply, m);
 }
 
+static const char *class_name(const void *apply, size_t c)
+{
+    return apply_class_name(apply, c);
+}
+
 static void put_classes(const Apply *apply, const Metrics *m, Json *json)
 {
     json_put_string(json, "kind", "classes");
-    json_put_int(json, "samples", (int64_t)m->count);
-    json_put_real(json, "accuracy", m->accuracy);
-    json_put_real(json, "loss", m->loss);
-    json_put_real(json, "auc", m->auc);
-    json_put_real(json, "macro_f1", m->macro_f1);
-    json_put_open(json, "classes", '[');
-    for (size_t c = 0; c < m->classes; c++) {
-        json_open(json, '{');
-        json_put_string(json, "name", apply_class_name(apply, c));
-        json_put_real(json, "precision", m->precision[c]);
-        json_put_real(json, "recall", m->recall[c]);
-        json_put_real(json, "f1", m->f1[c]);
-        json_close(json, '}');
-    }
-    json_close(json, ']');
-    json_put_open(json, "confusion", '[');
-    for (size_t r = 0; r < m->classes; r++) {
-        json_open(json, '[');
-        for (size_t c = 0; c < m->classes; c++)
-            json_int(json, (int64_t)m->confusion[r * m->classes + c]);
-        json_close(json, ']');
-    }
-    json_close(json, ']');
+    json_put_classes(json, m, class_name, apply);
 }
 
 static Status report_classes(const Apply *apply, Answers *a, int index, size_t count, Json *json, Error *err)
@@ -209,21 +194,6 @@ static void show_column(Table *table, const ColumnMetrics *m, const char *name, 
             table_cell(table, STYLE_DIM, "-");
 }
 
-static void put_column(Json *json, const ColumnMetrics *m, bool labels)
-{
-    if (labels) {
-        json_put_real(json, "accuracy", m->accuracy);
-        json_put_real(json, "auc", m->auc);
-        json_put_real(json, "precision", m->precision);
-        json_put_real(json, "recall", m->recall);
-        json_put_real(json, "f1", m->f1);
-    } else {
-        json_put_real(json, "rmse", m->rmse);
-        json_put_real(json, "mae", m->mae);
-        json_put_real(json, "r2", m->r2);
-    }
-}
-
 static void put_columns(const Apply *apply, const ColumnMetrics *columns, const ColumnMetrics *mean, size_t width,
                         int index, size_t count, bool labels, Json *json)
 {
@@ -231,13 +201,15 @@ static void put_columns(const Apply *apply, const ColumnMetrics *columns, const 
     json_put_string(json, "kind", labels ? "labels" : "numbers");
     json_put_int(json, "samples", (int64_t)count);
     json_put_open(json, "mean", '{');
-    put_column(json, mean, labels);
+    json_put_column(json, mean, labels);
     json_close(json, '}');
     json_put_open(json, "columns", '[');
     for (size_t column = 0; column < width; column++) {
         json_open(json, '{');
         json_put_string(json, "name", column_name(apply, index, column, number));
-        put_column(json, &columns[column], labels);
+        if (labels)
+            json_put_int(json, "positives", (int64_t)columns[column].positives);
+        json_put_column(json, &columns[column], labels);
         json_close(json, '}');
     }
     json_close(json, ']');

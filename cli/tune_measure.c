@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/score.h"
 #include "cli/tune.h"
 
 /* ---- reports ------------------------------------------------------------------------------------------------- */
@@ -28,31 +29,9 @@ static Status keep_report(Tune *tune, Json *json, const char *arm, const char *p
     return status;
 }
 
-static void put_classes(const Tune *tune, const Metrics *m, Json *json)
+static const char *class_name(const void *train, size_t c)
 {
-    json_put_int(json, "samples", (int64_t)m->count);
-    json_put_real(json, "loss", m->loss);
-    json_put_real(json, "accuracy", m->accuracy);
-    json_put_real(json, "auc", m->auc);
-    json_put_real(json, "macro_f1", m->macro_f1);
-    json_put_open(json, "classes", '[');
-    for (size_t c = 0; c < m->classes; c++) {
-        json_open(json, '{');
-        json_put_string(json, "name", dataset_class_name(tune->data.train, 0, c));
-        json_put_real(json, "precision", m->precision[c]);
-        json_put_real(json, "recall", m->recall[c]);
-        json_put_real(json, "f1", m->f1[c]);
-        json_close(json, '}');
-    }
-    json_close(json, ']');
-    json_put_open(json, "confusion", '[');
-    for (size_t r = 0; r < m->classes; r++) {
-        json_open(json, '[');
-        for (size_t c = 0; c < m->classes; c++)
-            json_int(json, (int64_t)m->confusion[r * m->classes + c]);
-        json_close(json, ']');
-    }
-    json_close(json, ']');
+    return dataset_class_name(train, 0, c);
 }
 
 static void put_columns(const Tune *tune, const ColumnMetrics *columns, Json *json)
@@ -62,18 +41,9 @@ static void put_columns(const Tune *tune, const ColumnMetrics *columns, Json *js
         const ColumnMetrics *m = &columns[c];
         json_open(json, '{');
         json_put_string(json, "name", tune_output_name(tune, c));
-        if (tune->task == TASK_LABELS) {
+        if (tune->task == TASK_LABELS)
             json_put_int(json, "positives", (int64_t)m->positives);
-            json_put_real(json, "accuracy", m->accuracy);
-            json_put_real(json, "auc", m->auc);
-            json_put_real(json, "precision", m->precision);
-            json_put_real(json, "recall", m->recall);
-            json_put_real(json, "f1", m->f1);
-        } else {
-            json_put_real(json, "rmse", m->rmse);
-            json_put_real(json, "mae", m->mae);
-            json_put_real(json, "r2", m->r2);
-        }
+        json_put_column(json, m, tune->task == TASK_LABELS);
         json_close(json, '}');
     }
     json_close(json, ']');
@@ -104,7 +74,7 @@ static Status measure_classes(Tune *tune, const Dataset *set, const float *logit
         *scores =
             (Scores){.loss = m.loss, .accuracy = m.accuracy, .auc = m.auc, .f1 = m.macro_f1, .r2 = NAN, .rmse = NAN};
         begin_report(&json, arm, part);
-        put_classes(tune, &m, &json);
+        json_put_classes(&json, &m, class_name, tune->data.train);
         status = keep_report(tune, &json, arm, part, err);
         metrics_release(&m);
     }
