@@ -13,7 +13,10 @@ static void look_at_parameters(Check *check)
         const ParamInfo *info = &check->params.items[i];
         if (info->tied_to >= 0)
             check_add(check, CODE_TIED, NULL, "'%s' is an exact %scopy of '%s': both are kept equal", info->name,
-                      info->layout.rank > 0 ? "transposed " : "", check->params.items[info->tied_to].name);
+                      info->layout.rank > 0     ? "transposed "
+                      : info->layout.length > 0 ? "repeated "
+                                                : "",
+                      check->params.items[info->tied_to].name);
         first_folded = info->looks_folded && folded == 0 ? info->name : first_folded;
         folded += info->looks_folded;
         first_untied = info->untied && untied == 0 ? info->name : first_untied;

@@ -20,6 +20,7 @@ typedef struct Provenance {
     Origin origin;
     const char *source; /* the framework's name of the parameter; NULL: unknown */
     bool recorded;      /* the file says so; else it is what the name looks like */
+    bool repeated;      /* a copy whose rows are all one part of `source` */
     bool untrained;     /* the file says that nothing the framework trains went into it */
 } Provenance;
 
@@ -73,6 +74,8 @@ typedef struct Reader {
 /* Do both readers of `tensor` (called `name`) mean one parameter? */
 bool readers_share(const Records *records, const Tensor *tensor, const char *name, const Reader *a, const Reader *b);
 bool tensor_is_uniform(const Tensor *tensor);
+/* Where in `owner` the row lies that all rows of `copy` are; -1: nowhere. */
+int64_t repeated_row(const Tensor *owner, const Tensor *copy);
 /* Sets tied_to where two tensors of the list are copies of one parameter. `readers[i]` is the first reader of parameter
  * i. */
 void find_ties(const Records *records, ParamList *list, const Reader *readers);

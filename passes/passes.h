@@ -104,11 +104,13 @@ Status pass_clean(Graph *graph, Error *err);
 
 /* How an exact copy lies in memory, from the parameter it copies: that one without its dims of 1, which has `rank`
  * dims, its axes in the order `perm`, as many numbers as the copy has, whose dims it then takes. Rank 0: in the same
- * order. */
+ * order. With `length`, the copy repeats a part of the other instead: each of its rows is those `length` numbers from
+ * `start` on. */
 enum { COPY_RANK_MAX = 4 };
 
 typedef struct CopyLayout {
     int rank, perm[COPY_RANK_MAX];
+    int64_t start, length;
 } CopyLayout;
 
 /* One trainable tensor of the document, as contracts.md 2 counts them. Names are the document's. */
@@ -143,8 +145,9 @@ typedef struct ParamList {
 Status params_find(Model *document, bool no_tie, ParamList *list, Error *err);
 /* The owner's dims of more than one number; -1 when there are more than COPY_RANK_MAX. */
 int copy_layout_dims(const Tensor *owner, int64_t dims[COPY_RANK_MAX]);
-/* The numbers of `owner`, of its type's size or as floats (`size` bytes each), in the order of a copy of it. */
-void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, size_t size, const void *from, void *to);
+/* The numbers of `owner`, of its type's size or as floats (`size` bytes each), in the order of `copy`. */
+void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, const Tensor *copy, size_t size, const void *from,
+                       void *to);
 
 /* ---- heads.c, cut.c, attach.c, freeze.c: surgery on the document ------------------------------------------ */
 

@@ -227,6 +227,32 @@ static Provenance provenance_of_list(const Records *records, const char *name, c
     return (Provenance){.origin = ORIGIN_COMPUTED, .recorded = true, .untrained = untrained};
 }
 
+static const Tensor *tensor_of(const Records *records, const char *name)
+{
+    const Value *value = graph_find(records->document->graph, name);
+    return value == NULL ? NULL : value->constant;
+}
+
+/* The first step of a cell that begins with zeros: W * 0 + b for a batch that is fixed. Folded, it is rows that are all
+ * b, or one gate's part of b. Training moves b in every step, so it must move this one too. */
+static Provenance provenance_of_rows(const Records *records, const char *name, const char *list)
+{
+    const Tensor *copy = tensor_of(records, name);
+    for (const char *quote = strchr(list, '\''); quote != NULL && copy != NULL;) {
+        const char *end = strchr(quote + 1, '\'');
+        if (end == NULL)
+            break;
+        const char *item = arena_strndup(records->arena, quote + 1, (size_t)(end - quote - 1));
+        const char *kind = kind_of(records, item);
+        const Tensor *owner = tensor_of(records, item);
+        bool parameter = kind != NULL && origin_of_kind(kind) == ORIGIN_PARAMETER;
+        if (parameter && owner != NULL && repeated_row(owner, copy) >= 0)
+            return (Provenance){.origin = ORIGIN_COPY, .source = item, .recorded = true, .repeated = true};
+        quote = strchr(end + 1, '\'');
+    }
+    return (Provenance){.origin = ORIGIN_COMPUTED, .recorded = true};
+}
+
 Provenance provenance_of(const Records *records, const char *name)
 {
     const Value *value = graph_find(records->document->graph, name);
@@ -234,8 +260,10 @@ Provenance provenance_of(const Records *records, const char *name)
     const char *folded = value == NULL ? NULL : value_metadata(value, "pkg.onnxscript.optimizer.folded_from");
     if (kind != NULL)
         return (Provenance){.origin = origin_of_kind(kind), .source = name, .recorded = true};
-    if (folded != NULL)
-        return provenance_of_list(records, name, folded);
+    if (folded != NULL) {
+        Provenance from = provenance_of_list(records, name, folded);
+        return from.origin == ORIGIN_COMPUTED && !from.untrained ? provenance_of_rows(records, name, folded) : from;
+    }
     if (name_is_generated(records, name))
         return (Provenance){.origin = ORIGIN_COMPUTED};
     return (Provenance){.origin = ORIGIN_KEPT};

@@ -3,8 +3,8 @@
  * A module that is called several times (ALBERT's layer, a Siamese encoder, a cell unrolled by hand) reads one
  * parameter in several places. Exporters make the same picture of tensors that only happen to be equal, by merging
  * them: fresh scales and biases, layers that started as copies. And they take a tie apart again when they fold what a
- * reader does to a weight (axes exchanged, dims of one added), once for each reader. What tells them apart, in this
- * order:
+ * reader does to a weight (axes exchanged, dims of one added, rows repeated), once for each reader. What tells them
+ * apart, in this order:
  *
  *   1. names that the exporter kept: TorchScript leaves an Identity with the merged parameter's own name behind,
  *      dynamo's signature lists every parameter (a tie keeps the last, a merger the first);
@@ -244,10 +244,16 @@ static bool put(int64_t from, int64_t to, void *context)
     return true;
 }
 
-void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, size_t size, const void *from, void *to)
+void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, const Tensor *copy, size_t size, const void *from,
+                       void *to)
 {
     int64_t dims[COPY_RANK_MAX];
     copy_layout_dims(owner, dims);
+    size_t row = (size_t)layout->length * size;
+    for (int64_t i = 0; layout->length > 0 && i < tensor_count(copy) / layout->length; i++)
+        memcpy((char *)to + (size_t)i * row, (const char *)from + (size_t)layout->start * size, row);
+    if (layout->length > 0)
+        return;
     if (layout->rank == 0)
         memcpy(to, from, (size_t)tensor_count(owner) * size);
     else
@@ -314,7 +320,7 @@ static bool same_source(const Records *records, const char *a, const char *b, bo
 {
     Provenance from_a = provenance_of(records, a), from_b = provenance_of(records, b);
     *known = from_a.source != NULL && from_b.source != NULL;
-    return *known && strcmp(from_a.source, from_b.source) == 0;
+    return *known && !from_a.repeated && !from_b.repeated && strcmp(from_a.source, from_b.source) == 0;
 }
 
 /* Equal tensors under two names. Two kept names are two parameters; a copy that the exporter made belongs to the module
@@ -354,6 +360,60 @@ static bool is_tied(const Records *records, const ParamInfo *a, const ParamInfo 
         return copy_is_tied(records, a, b, reader_a, reader_b);
     return is_moved_copy(x, y, layout) && moved_is_tied(records, a, b);
 }
+
+/* ---- parts of a parameter, repeated ------------------------------------------------------------------------- */
+
+static bool rows_are(const Tensor *tensor, const char *row, size_t bytes)
+{
+    const char *data = tensor->data;
+    for (size_t at = 0; at < tensor->bytes; at += bytes)
+        if (memcmp(data + at, row, bytes) != 0)
+            return false;
+    return true;
+}
+
+int64_t repeated_row(const Tensor *owner, const Tensor *copy)
+{
+    int64_t length = copy->rank > 0 ? copy->dims[copy->rank - 1] : 0, count = tensor_count(owner);
+    size_t size = dtype_size(owner->dtype), bytes = (size_t)(length > 0 ? length : 0) * size;
+    if (length < 2 || owner->dtype != copy->dtype || size == 0 || tensor_is_uniform(copy) ||
+        !rows_are(copy, copy->data, bytes))
+        return -1;
+    for (int64_t start = 0; start + length <= count; start += length)
+        if (memcmp((const char *)owner->data + (size_t)start * size, copy->data, bytes) == 0)
+            return start;
+    return -1;
+}
+
+/* The parameter that `source` is, or the one that it is tied to in the same order; -1: it is not in the list. */
+static int find_owner(const ParamList *list, const char *source)
+{
+    for (size_t i = 0; i < list->count; i++) {
+        const ParamInfo *info = &list->items[i];
+        if (strcmp(info->name, source) == 0)
+            return info->tied_to < 0 ? (int)i : info->layout.rank == 0 ? info->tied_to : -1;
+    }
+    return -1;
+}
+
+static void tie_repeated(const Records *records, ParamList *list, ParamInfo *info)
+{
+    Provenance from = provenance_of(records, info->name);
+    if (!from.repeated)
+        return;
+    int owner = find_owner(list, from.source);
+    info->looks_folded = owner < 0;
+    info->trainable = owner >= 0;
+    if (owner < 0)
+        return;
+    int64_t length = info->origin->dims[info->origin->rank - 1];
+    info->tied_to = owner;
+    info->layout = (CopyLayout){.start = repeated_row(list->items[owner].origin, info->origin), .length = length};
+    info->trainable = list->items[owner].trainable;
+    info->looks_folded = list->items[owner].looks_folded;
+}
+
+/* ---- the search ------------------------------------------------------------------------------------------------ */
 
 /* What a tensor has in common with its copies, whatever their dims and axes, and with few others: type, size, first and
  * last number. Cheap, so that gigabytes of weights are not read for it. */
@@ -409,4 +469,6 @@ void find_ties(const Records *records, ParamList *list, const Reader *readers)
             }
         }
     }
+    for (size_t i = 0; i < list->count; i++)
+        tie_repeated(records, list, &list->items[i]);
 }

@@ -244,6 +244,18 @@ static Value *with_dims(Builder *b, Value *value, const int64_t *dims, int rank)
     return build2(b, "Reshape", value, build_ints(b, dims, (size_t)rank));
 }
 
+/* [.., length] of a parameter's numbers from `start` on. */
+static Value *repeated(Builder *b, Value *parameter, const CopyLayout *layout, const Type *to)
+{
+    int64_t count = tensor_count(parameter->constant), end = layout->start + layout->length;
+    Value *row = parameter;
+    if (parameter->type.rank != 1)
+        row = with_dims(b, row, &count, 1);
+    if (layout->length < count)
+        row = build3(b, "Slice", row, build_ints(b, &layout->start, 1), build_ints(b, &end, 1));
+    return build2(b, "Expand", row, build_ints(b, to->dims, (size_t)to->rank));
+}
+
 /* An exact copy is read from the parameter it copies: see CopyLayout. */
 static Status tie(Graph *graph, Value *copy, Value *parameter, const CopyLayout *layout, Error *err)
 {
@@ -252,6 +264,12 @@ static Status tie(Graph *graph, Value *copy, Value *parameter, const CopyLayout 
     Value *value = parameter;
     int64_t dims[COPY_RANK_MAX];
     int rank = copy_layout_dims(parameter->constant, dims);
+    if (layout->length > 0) {
+        value = repeated(&b, parameter, layout, to);
+        TRY(b.status);
+        value_replace_uses(copy, value);
+        return STATUS_OK;
+    }
     if (layout->rank > 0 && rank < from->rank)
         value = with_dims(&b, value, dims, rank);
     if (layout->rank > 0) {

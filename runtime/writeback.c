@@ -60,7 +60,8 @@ static Status write_ties(const ParamStore *store, Model *document, size_t index,
         const ParamInfo *info = store->items[i].info;
         if (info->tied_to != (int)index)
             continue;
-        copy_layout_apply(&info->layout, store->items[index].info->origin, sizeof *values, values, scratch);
+        copy_layout_apply(&info->layout, store->items[index].info->origin, info->origin, sizeof *values, values,
+                          scratch);
         TRY(info->untied ? write_untied(document, info, scratch, err)
                          : write_tensor(document, info->origin, scratch, err));
     }

@@ -284,6 +284,70 @@ static void copies_with_other_dims_or_axes_are_tied_when_an_exporter_named_them(
     model_free(model);
 }
 
+/* A cell's first step from zeros for a batch of 3: linear_1 repeats the bias, split_1 its second half. The batch may
+ * have been made free since: then a Slice reads the row. */
+static const char repeats[] =
+    OPSET "g (float[3,4] x) => (y, z) <float[4,4] w={0.5,0.25,...}, float[4] b={1.0,2.0,3.0,4.0}, "
+          "float[3,4] linear_1={1.0,2.0,3.0,4.0,1.0,2.0,3.0,4.0,1.0,2.0,3.0,4.0}, "
+          "float[3,2] split_1={3.0,4.0,3.0,4.0,3.0,4.0}, int64[1] zero={0}, int64[1] one={1}, int64[1] two={2}> {"
+          "m = MatMul(x, w) n = Add(m, b) row = Slice(linear_1, zero, one, zero) p = Add(n, row)"
+          "half = Slice(p, zero, two, one) z = Add(half, split_1) y = Relu(p) }";
+
+static Model *repeating(const char *sources)
+{
+    Model *model = parse(repeats);
+    signature(model, "p_w: PARAMETER target='w'\np_b: PARAMETER target='b'");
+    folded_from(model, "linear_1", sources);
+    folded_from(model, "split_1", sources);
+    return model;
+}
+
+static void rows_that_repeat_a_bias_are_trained_with_it(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    Model *model = repeating("['b', 'getitem', 'w', 'zeros']"), *working = NULL;
+    ParamList list = params_of(model);
+    bool selected[4];
+    assert_int_equal(list.count, 4);
+    assert_ok(params_select_frozen(model, &list, (const char *[]){"linear_1"}, 1, selected, &err), &err);
+    for (size_t i = 0; i < list.count; i++) {
+        const ParamInfo *info = &list.items[i];
+        bool repeated = strcmp(info->name, "linear_1") == 0 || strcmp(info->name, "split_1") == 0;
+        assert_true(info->trainable && !selected[i]);
+        assert_true(repeated == (info->tied_to >= 0));
+        if (repeated)
+            assert_string_equal(list.items[info->tied_to].name, "b");
+    }
+    assert_int_equal(params_select(model, &list, (const char *[]){"split_1"}, 1, selected, &err), STATUS_USAGE);
+    err = (Error){STATUS_OK, ""};
+    const WorkingOptions options = {.params = &list, .no_fuse = true, .training = true};
+    assert_ok(working_build(model, &options, &working, &err), &err);
+    for (const Node *node = working->graph->first; node != NULL; node = node->next)
+        for (int i = 0; i < node->input_count; i++)
+            assert_false(node->inputs[i]->role != ROLE_PARAMETER && node->inputs[i]->constant != NULL &&
+                         node->inputs[i]->type.dtype == DTYPE_F32);
+    model_free(working);
+    ParamStore *store = NULL;
+    assert_ok(params_new(&list, &store, &err), &err);
+    for (size_t i = 0; i < list.count; i++)
+        for (size_t k = 0; k < store->items[i].count; k++)
+            store->data[store->items[i].offset + k] += 0.5f;
+    assert_ok(params_write_back(store, model, &err), &err);
+    for (int64_t i = 0; i < 12; i++)
+        assert_true(tensor_f64_at(graph_find(model->graph, "linear_1")->constant, i) == (double)(i % 4) + 1.5);
+    for (int64_t i = 0; i < 6; i++)
+        assert_true(tensor_f64_at(graph_find(model->graph, "split_1")->constant, i) == (double)(i % 2) + 3.5);
+    params_free(store);
+    model_free(model);
+}
+
+static void rows_that_no_record_derives_from_the_bias_stay_as_they_are(void **state)
+{
+    (void)state;
+    assert_counts(repeating("['getitem', 'w', 'zeros']"), 3, 2);
+}
+
 /* ---- what the file says of its state ---------------------------------------------------------------------------- */
 
 static void a_buffer_is_no_parameter_and_one_number_can_be_one(void **state)
@@ -429,6 +493,8 @@ int main(void)
         cmocka_unit_test(copies_that_one_module_reads_are_tied_without_records),
         cmocka_unit_test(tied_copies_are_read_and_written_as_one),
         cmocka_unit_test(copies_with_other_dims_or_axes_are_tied_when_an_exporter_named_them),
+        cmocka_unit_test(rows_that_repeat_a_bias_are_trained_with_it),
+        cmocka_unit_test(rows_that_no_record_derives_from_the_bias_stay_as_they_are),
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
         cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),
