@@ -5,6 +5,15 @@
 
 /* ---- parameters ---------------------------------------------------------------------------------------- */
 
+static const char *tie_text(const CopyLayout *layout)
+{
+    if (layout->reduced != 0)
+        return layout->squared ? "the squared length of rows of" : "the length of rows of";
+    if (layout->length > 0)
+        return "an exact repeated copy of";
+    return layout->rank > 0 ? "an exact transposed copy of" : "an exact copy of";
+}
+
 static void look_at_parameters(Check *check)
 {
     size_t folded = 0, untied = 0;
@@ -12,10 +21,7 @@ static void look_at_parameters(Check *check)
     for (size_t i = 0; i < check->params.count; i++) {
         const ParamInfo *info = &check->params.items[i];
         if (info->tied_to >= 0)
-            check_add(check, CODE_TIED, NULL, "'%s' is an exact %scopy of '%s': both are kept equal", info->name,
-                      info->layout.rank > 0     ? "transposed "
-                      : info->layout.length > 0 ? "repeated "
-                                                : "",
+            check_add(check, CODE_TIED, NULL, "'%s' is %s '%s': both are kept so", info->name, tie_text(&info->layout),
                       check->params.items[info->tied_to].name);
         first_folded = info->looks_folded && folded == 0 ? info->name : first_folded;
         folded += info->looks_folded;

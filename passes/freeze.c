@@ -253,10 +253,10 @@ static Status matched_nothing(const Selector *selector, const char *pattern, Err
                 count > 0 ? ", e.g. " : "", count > 0 ? selector->list->items[0].name : "");
 }
 
-/* Rows that repeat a parameter are computed from it: they go with it, whatever is said of them alone. */
-static bool repeats_owner(const ParamInfo *info)
+/* What is computed from a parameter goes with it, whatever is said of it alone. */
+static bool follows_owner(const ParamInfo *info)
 {
-    return info->tied_to >= 0 && info->layout.length > 0;
+    return info->tied_to >= 0 && copy_is_computed(&info->layout);
 }
 
 static void spread_ties(const ParamList *list, bool *selected)
@@ -265,7 +265,7 @@ static void spread_ties(const ParamList *list, bool *selected)
         int tied = list->items[i].tied_to;
         if (tied < 0 || (size_t)tied >= list->count)
             continue;
-        selected[i] = selected[tied] || (selected[i] && !repeats_owner(&list->items[i]));
+        selected[i] = selected[tied] || (selected[i] && !follows_owner(&list->items[i]));
         selected[tied] = selected[i];
     }
 }
@@ -283,7 +283,7 @@ static Status select_matching(const Model *document, const ParamList *list, cons
         status = hit_pattern(&selector, patterns[p], err);
         bool any = false;
         for (size_t i = 0; i < list->count && status == STATUS_OK; i++) {
-            any = any || (selector.hit[i] && (constants_too || !repeats_owner(&list->items[i])));
+            any = any || (selector.hit[i] && (constants_too || !follows_owner(&list->items[i])));
             selected[i] = selected[i] || selector.hit[i];
         }
         if (status == STATUS_OK && !any && !(constants_too && is_constant_name(list, patterns[p])))

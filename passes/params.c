@@ -457,8 +457,10 @@ Status params_find(Model *document, bool no_tie, ParamList *list, Error *err)
     arena_init(&f.scratch);
     records_init(&f.records, document, &f.scratch);
     Status status = find(&f);
-    if (status == STATUS_OK && !no_tie)
+    if (status == STATUS_OK && !no_tie) {
         find_ties(&f.records, list, f.firsts);
+        find_lengths(&f.records, f.arena, list);
+    }
     records_release(&f.records);
     arena_release(&f.scratch);
     model_free(f.copy);

@@ -79,5 +79,8 @@ int64_t repeated_row(const Tensor *owner, const Tensor *copy);
 /* Sets tied_to where two tensors of the list are copies of one parameter. `readers[i]` is the first reader of parameter
  * i. */
 void find_ties(const Records *records, ParamList *list, const Reader *readers);
+/* Lengths of a parameter's rows that an exporter folded (TorchScript does for a class matrix that is normalised) and
+ * that training must move with it: listed as tied. */
+void find_lengths(const Records *records, Arena *arena, ParamList *list);
 
 #endif

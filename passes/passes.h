@@ -105,12 +105,14 @@ Status pass_clean(Graph *graph, Error *err);
 /* How an exact copy lies in memory, from the parameter it copies: that one without its dims of 1, which has `rank`
  * dims, its axes in the order `perm`, as many numbers as the copy has, whose dims it then takes. Rank 0: in the same
  * order. With `length`, the copy repeats a part of the other instead: each of its rows is those `length` numbers from
- * `start` on. */
+ * `start` on. With `reduced`, it is the other's length over those axes (bit i: axis i), or the square of that. */
 enum { COPY_RANK_MAX = 4 };
 
 typedef struct CopyLayout {
     int rank, perm[COPY_RANK_MAX];
     int64_t start, length;
+    unsigned reduced;
+    bool squared;
 } CopyLayout;
 
 /* One trainable tensor of the document, as contracts.md 2 counts them. Names are the document's. */
@@ -145,6 +147,8 @@ typedef struct ParamList {
 Status params_find(Model *document, bool no_tie, ParamList *list, Error *err);
 /* The owner's dims of more than one number; -1 when there are more than COPY_RANK_MAX. */
 int copy_layout_dims(const Tensor *owner, int64_t dims[COPY_RANK_MAX]);
+/* The copy is computed from its owner, not the same numbers in another order. */
+bool copy_is_computed(const CopyLayout *layout);
 /* The numbers of `owner`, of its type's size or as floats (`size` bytes each), in the order of `copy`. */
 void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, const Tensor *copy, size_t size, const void *from,
                        void *to);

@@ -11,6 +11,7 @@
  *   2. the module that reads: readers in one module are calls of it, and its parameter is one;
  *   3. the company: a layer that started as a copy equals the other in all its tensors, a tied weight has its own bias;
  *   4. the numbers: no two parameters that were ever trained are equal by chance, unless all their elements are. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -244,6 +245,41 @@ static bool put(int64_t from, int64_t to, void *context)
     return true;
 }
 
+bool copy_is_computed(const CopyLayout *layout)
+{
+    return layout->length > 0 || layout->reduced != 0;
+}
+
+/* Element `index` of the owner's lengths over the reduced axes, in the order of the axes that are left; `values` are
+ * its numbers now, NULL: those of the file. */
+static double length_at(const Tensor *owner, const float *values, const CopyLayout *layout, int64_t index)
+{
+    int64_t stride[RANK_MAX], at[RANK_MAX] = {0}, first = 0, step = 1, count = 1;
+    for (int i = owner->rank; i-- > 0; step *= owner->dims[i])
+        stride[i] = step;
+    for (int i = owner->rank; i-- > 0;) {
+        bool reduced = (layout->reduced >> i & 1) != 0;
+        first += reduced ? 0 : index % owner->dims[i] * stride[i];
+        index /= reduced ? 1 : owner->dims[i];
+        count *= reduced ? owner->dims[i] : 1;
+    }
+    double sum = 0;
+    for (int64_t n = 0, place = first; n < count; n++) {
+        double x = values != NULL ? (double)values[place] : tensor_f64_at(owner, place);
+        sum += x * x;
+        for (int i = owner->rank; i-- > 0;) {
+            if ((layout->reduced >> i & 1) == 0)
+                continue;
+            place += stride[i];
+            if (++at[i] < owner->dims[i])
+                break;
+            place -= stride[i] * at[i];
+            at[i] = 0;
+        }
+    }
+    return layout->squared ? sum : sqrt(sum);
+}
+
 void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, const Tensor *copy, size_t size, const void *from,
                        void *to)
 {
@@ -252,7 +288,9 @@ void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, const Tens
     size_t row = (size_t)layout->length * size;
     for (int64_t i = 0; layout->length > 0 && i < tensor_count(copy) / layout->length; i++)
         memcpy((char *)to + (size_t)i * row, (const char *)from + (size_t)layout->start * size, row);
-    if (layout->length > 0)
+    for (int64_t i = 0; layout->reduced != 0 && i < tensor_count(copy); i++)
+        ((float *)to)[i] = (float)length_at(owner, from, layout, i);
+    if (copy_is_computed(layout))
         return;
     if (layout->rank == 0)
         memcpy(to, from, (size_t)tensor_count(owner) * size);
@@ -411,6 +449,106 @@ static void tie_repeated(const Records *records, ParamList *list, ParamInfo *inf
     info->layout = (CopyLayout){.start = repeated_row(list->items[owner].origin, info->origin), .length = length};
     info->trainable = list->items[owner].trainable;
     info->looks_folded = list->items[owner].looks_folded;
+}
+
+/* ---- lengths that an exporter computed ----------------------------------------------------------------------- */
+
+/* Axes that `copy` has lost of `owner`: kept as dims of 1, or gone behind the first. 0: its dims are no length's. */
+static unsigned reduced_axes(const Tensor *owner, const Tensor *copy)
+{
+    unsigned axes = 0;
+    for (int i = 0; i < owner->rank; i++) {
+        int64_t dim = copy->rank == owner->rank ? copy->dims[i] : i == 0 && copy->rank == 1 ? copy->dims[0] : 1;
+        if (dim != owner->dims[i] && dim != 1)
+            return 0;
+        axes |= dim != owner->dims[i] ? 1U << i : 0;
+    }
+    return copy->rank == owner->rank || copy->rank == 1 ? axes : 0;
+}
+
+static bool is_length(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
+{
+    const double tolerance = 1e-5; /* of float sums in another order */
+    int64_t count = tensor_count(copy);
+    *layout = (CopyLayout){.reduced = reduced_axes(owner, copy)};
+    if (layout->reduced == 0 || owner->dtype != DTYPE_F32 || copy->dtype != DTYPE_F32 || owner->rank > RANK_MAX)
+        return false;
+    for (int64_t i = 0; i < count; i++) {
+        double found = tensor_f64_at(copy, i), want = length_at(owner, NULL, layout, i);
+        if (i == 0 && !(fabs(found - want) <= tolerance * want)) {
+            layout->squared = true;
+            want *= want;
+        }
+        if (!(fabs(found - want) <= tolerance * want))
+            return false;
+    }
+    return true;
+}
+
+/* The parameter whose length over some axes `copy` is; -1: none. */
+static int find_measured(const ParamList *list, const Tensor *copy, CopyLayout *layout)
+{
+    for (size_t i = 0; i < list->count && tensor_count(copy) > 1 && !tensor_is_uniform(copy); i++) {
+        const ParamInfo *owner = &list->items[i];
+        if (owner->tied_to < 0 && !owner->looks_folded && owner->origin != copy && is_distinctive(owner->origin) &&
+            is_length(owner->origin, copy, layout))
+            return (int)i;
+    }
+    return -1;
+}
+
+static ParamInfo measured(const ParamList *list, const char *name, Tensor *copy, int owner, const CopyLayout *layout)
+{
+    ParamInfo info = list->items[owner];
+    info.name = name;
+    info.origin = copy;
+    info.tied_to = owner;
+    info.layout = *layout;
+    info.untied = false;
+    info.uses = NULL;
+    info.use_count = 0;
+    return info;
+}
+
+/* Behind its owner, so that the list stays sorted. */
+static void insert_measured(Arena *arena, ParamList *list, const ParamInfo *info)
+{
+    size_t place = (size_t)info->tied_to + 1;
+    ParamInfo *items = arena_array(arena, ParamInfo, list->count + 1);
+    for (size_t i = 0; i < list->count; i++) {
+        ParamInfo *item = &items[i < place ? i : i + 1];
+        *item = list->items[i];
+        item->tied_to += item->tied_to >= (int)place;
+    }
+    items[place] = *info;
+    list->items = items;
+    list->count++;
+}
+
+void find_lengths(const Records *records, Arena *arena, ParamList *list)
+{
+    CopyLayout layout;
+    for (size_t i = 0; i < list->count; i++) {
+        ParamInfo *info = &list->items[i];
+        bool open = info->tied_to < 0 && !info->untied && name_is_generated(records, info->name);
+        int owner = open ? find_measured(list, info->origin, &layout) : -1;
+        if (owner >= 0)
+            *info = measured(list, info->name, info->origin, owner, &layout);
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < list->constant_count; i++) {
+        Tensor *tensor = list->constants[i];
+        const char *name = list->constant_names[i];
+        int owner = name_is_generated(records, name) ? find_measured(list, tensor, &layout) : -1;
+        if (owner >= 0) {
+            ParamInfo info = measured(list, name, tensor, owner, &layout);
+            insert_measured(arena, list, &info);
+            continue;
+        }
+        list->constants[kept] = tensor;
+        list->constant_names[kept++] = name;
+    }
+    list->constant_count = kept;
 }
 
 /* ---- the search ------------------------------------------------------------------------------------------------ */

@@ -256,6 +256,17 @@ static Value *repeated(Builder *b, Value *parameter, const CopyLayout *layout, c
     return build2(b, "Expand", row, build_ints(b, to->dims, (size_t)to->rank));
 }
 
+static Value *lengths(Builder *b, Value *parameter, const CopyLayout *layout, const Type *to)
+{
+    int64_t axes[RANK_MAX];
+    size_t count = 0;
+    for (int i = 0; i < parameter->type.rank; i++)
+        if ((layout->reduced >> i & 1) != 0)
+            axes[count++] = i;
+    Value *value = build2(b, layout->squared ? "ReduceSumSquare" : "ReduceL2", parameter, build_ints(b, axes, count));
+    return with_dims(b, value, to->dims, to->rank);
+}
+
 /* An exact copy is read from the parameter it copies: see CopyLayout. */
 static Status tie(Graph *graph, Value *copy, Value *parameter, const CopyLayout *layout, Error *err)
 {
@@ -264,8 +275,8 @@ static Status tie(Graph *graph, Value *copy, Value *parameter, const CopyLayout 
     Value *value = parameter;
     int64_t dims[COPY_RANK_MAX];
     int rank = copy_layout_dims(parameter->constant, dims);
-    if (layout->length > 0) {
-        value = repeated(&b, parameter, layout, to);
+    if (copy_is_computed(layout)) {
+        value = layout->length > 0 ? repeated(&b, parameter, layout, to) : lengths(&b, parameter, layout, to);
         TRY(b.status);
         value_replace_uses(copy, value);
         return STATUS_OK;

@@ -348,6 +348,48 @@ static void rows_that_no_record_derives_from_the_bias_stay_as_they_are(void **st
     assert_counts(repeating("['getitem', 'w', 'zeros']"), 3, 2);
 }
 
+/* The lengths of w's rows and the squares of those, as TorchScript leaves them of a class matrix that is normalised. */
+#define LONG_W "2,3,6,0,1,4,8,0,9,2,6,0"
+
+static const char measured[] =
+    OPSET "g (float[N,4] x) => (y, z) <float[3,4] w={" LONG_W "}, float[3,1] \"onnx::Clip_9\"={7.0,9.0,11.0}, "
+          "float[3] \"onnx::Add_8\"={49.0,81.0,121.0}, float least={1e-12}, int64[2] dims={3,4}> {"
+          "s = Clip(\"onnx::Clip_9\", least) e = Expand(s, dims) d = Div(w, e) t = Transpose<perm=[1,0]>(d)"
+          "y = MatMul(x, t) z = Add(y, \"onnx::Add_8\") }";
+
+static void lengths_of_a_parameter_move_with_it(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    Model *model = parse(measured), *working = NULL;
+    ParamList list = params_of(model);
+    assert_int_equal(list.count, 3);
+    for (size_t i = 0; i < list.count; i++) {
+        assert_true(list.items[i].trainable);
+        assert_int_equal(list.items[i].tied_to, strcmp(list.items[i].name, "w") == 0 ? -1 : 0);
+    }
+    const Binding batch = {.symbol = "N", .value = 2};
+    const WorkingOptions options = {
+        .bindings = &batch, .binding_count = 1, .params = &list, .no_fuse = true, .no_expand = true, .training = true};
+    assert_ok(working_build(model, &options, &working, &err), &err);
+    size_t lengths = 0;
+    for (const Node *node = working->graph->first; node != NULL; node = node->next)
+        lengths +=
+            (node_is(node, "ReduceL2") || node_is(node, "ReduceSumSquare")) && node->inputs[0]->role == ROLE_PARAMETER;
+    assert_int_equal(lengths, 2);
+    model_free(working);
+    ParamStore *store = NULL;
+    assert_ok(params_new(&list, &store, &err), &err);
+    store->data[store->items[0].offset] = 0;
+    store->data[store->items[0].offset + 2] = 4;
+    assert_ok(params_write_back(store, model, &err), &err);
+    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::Clip_9")->constant, 0) == 5);
+    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::Clip_9")->constant, 2) == 11);
+    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::Add_8")->constant, 0) == 25);
+    params_free(store);
+    model_free(model);
+}
+
 /* ---- what the file says of its state ---------------------------------------------------------------------------- */
 
 static void a_buffer_is_no_parameter_and_one_number_can_be_one(void **state)
@@ -495,6 +537,7 @@ int main(void)
         cmocka_unit_test(copies_with_other_dims_or_axes_are_tied_when_an_exporter_named_them),
         cmocka_unit_test(rows_that_repeat_a_bias_are_trained_with_it),
         cmocka_unit_test(rows_that_no_record_derives_from_the_bias_stay_as_they_are),
+        cmocka_unit_test(lengths_of_a_parameter_move_with_it),
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
         cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),
