@@ -274,7 +274,7 @@ static void follow(Finder *f, Readers *readers, const Value *value, const Reader
             derived.derived = true;
             follow(f, readers, next, &derived);
         }
-        bool weight = kind == USE_WEIGHT || kind == USE_NORM || kind == USE_SLOPE;
+        bool weight = kind == USE_WEIGHT || kind == USE_NORM || kind == USE_SLOPE || kind == USE_TABLE;
         if (readers->count == found && (!reader.derived || weight))
             add_reader(f, readers, use, &reader, kind);
     }

@@ -453,26 +453,27 @@ static void tie_repeated(const Records *records, ParamList *list, ParamInfo *inf
 
 /* ---- lengths that an exporter computed ----------------------------------------------------------------------- */
 
-/* Axes that `copy` has lost of `owner`: kept as dims of 1, or gone behind the first. 0: its dims are no length's. */
-static unsigned reduced_axes(const Tensor *owner, const Tensor *copy)
+/* Does `copy` have the owner's dims without those that are reduced? Dims of 1 do not count. */
+static bool has_dims_left(const Tensor *owner, const Tensor *copy, unsigned reduced)
 {
-    unsigned axes = 0;
+    int at = 0;
     for (int i = 0; i < owner->rank; i++) {
-        int64_t dim = copy->rank == owner->rank ? copy->dims[i] : i == 0 && copy->rank == 1 ? copy->dims[0] : 1;
-        if (dim != owner->dims[i] && dim != 1)
-            return 0;
-        axes |= dim != owner->dims[i] ? 1U << i : 0;
+        if ((reduced >> i & 1) != 0 || owner->dims[i] == 1)
+            continue;
+        while (at < copy->rank && copy->dims[at] == 1)
+            at++;
+        if (at == copy->rank || copy->dims[at++] != owner->dims[i])
+            return false;
     }
-    return copy->rank == owner->rank || copy->rank == 1 ? axes : 0;
+    while (at < copy->rank && copy->dims[at] == 1)
+        at++;
+    return at == copy->rank;
 }
 
-static bool is_length(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
+static bool is_length_over(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
 {
     const double tolerance = 1e-5; /* of float sums in another order */
     int64_t count = tensor_count(copy);
-    *layout = (CopyLayout){.reduced = reduced_axes(owner, copy)};
-    if (layout->reduced == 0 || owner->dtype != DTYPE_F32 || copy->dtype != DTYPE_F32 || owner->rank > RANK_MAX)
-        return false;
     for (int64_t i = 0; i < count; i++) {
         double found = tensor_f64_at(copy, i), want = length_at(owner, NULL, layout, i);
         if (i == 0 && !(fabs(found - want) <= tolerance * want)) {
@@ -483,6 +484,20 @@ static bool is_length(const Tensor *owner, const Tensor *copy, CopyLayout *layou
             return false;
     }
     return true;
+}
+
+static bool is_length(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
+{
+    enum { AXES_MAX = 5 }; /* a kernel of three dims */
+    if (owner->dtype != DTYPE_F32 || copy->dtype != DTYPE_F32 || owner->rank > AXES_MAX ||
+        tensor_count(copy) >= tensor_count(owner))
+        return false;
+    for (unsigned reduced = 1; reduced < 1U << owner->rank; reduced++) {
+        *layout = (CopyLayout){.reduced = reduced};
+        if (has_dims_left(owner, copy, reduced) && is_length_over(owner, copy, layout))
+            return true;
+    }
+    return false;
 }
 
 /* The parameter whose length over some axes `copy` is; -1: none. */

@@ -390,6 +390,30 @@ static void lengths_of_a_parameter_move_with_it(void **state)
     model_free(model);
 }
 
+/* A matrix that is kept transposed has its lengths over the first axis. */
+static void lengths_over_any_axis_are_found(void **state)
+{
+    (void)state;
+    static const char text[] =
+        OPSET "g (float[N,4] x) => (y) <float[4,3] \"onnx::MatMul_7\"={2,1,9,3,4,2,6,8,6,0,0,0}, "
+              "float[3] \"onnx::Add_8\"={49.0,81.0,121.0}> {"
+              "m = MatMul(x, \"onnx::MatMul_7\") y = Add(m, \"onnx::Add_8\") }";
+    assert_counts(parse(text), 1, 2);
+    Model *model = parse(text);
+    ((float *)(uintptr_t)graph_find(model->graph, "onnx::Add_8")->constant->data)[1] += 1;
+    assert_counts(model, 2, 2);
+}
+
+static void a_table_that_the_graph_normalises_is_found_behind_it(void **state)
+{
+    (void)state;
+    Model *model =
+        parse(OPSET "g (int64[N] x) => (y) <float[3,4] table={" LONG_W "}, float[3,1] \"onnx::Clip_9\"={7.0,9.0,11.0}, "
+                    "float least={1e-12}> {"
+                    "s = Clip(\"onnx::Clip_9\", least) d = Div(table, s) g = Gather(d, x) y = Relu(g) }");
+    assert_counts(model, 1, 2);
+}
+
 /* ---- what the file says of its state ---------------------------------------------------------------------------- */
 
 static void a_buffer_is_no_parameter_and_one_number_can_be_one(void **state)
@@ -538,6 +562,8 @@ int main(void)
         cmocka_unit_test(rows_that_repeat_a_bias_are_trained_with_it),
         cmocka_unit_test(rows_that_no_record_derives_from_the_bias_stay_as_they_are),
         cmocka_unit_test(lengths_of_a_parameter_move_with_it),
+        cmocka_unit_test(lengths_over_any_axis_are_found),
+        cmocka_unit_test(a_table_that_the_graph_normalises_is_found_behind_it),
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
         cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),
