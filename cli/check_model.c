@@ -9,6 +9,8 @@ static const char *tie_text(const CopyLayout *layout)
 {
     if (layout->reduced != 0)
         return layout->squared ? "the squared length of rows of" : "the length of rows of";
+    if (layout->squared)
+        return "the square of";
     if (layout->length > 0)
         return "an exact repeated copy of";
     return layout->rank > 0 ? "an exact transposed copy of" : "an exact copy of";

@@ -105,7 +105,8 @@ Status pass_clean(Graph *graph, Error *err);
 /* How an exact copy lies in memory, from the parameter it copies: that one without its dims of 1, which has `rank`
  * dims, its axes in the order `perm`, as many numbers as the copy has, whose dims it then takes. Rank 0: in the same
  * order. With `length`, the copy repeats a part of the other instead: each of its rows is those `length` numbers from
- * `start` on. With `reduced`, it is the other's length over those axes (bit i: axis i), or the square of that. */
+ * `start` on. With `reduced`, it is the other's length over those axes (bit i: axis i), or the square of that.
+ * `squared` alone: the squares. */
 enum { COPY_RANK_MAX = 4 };
 
 typedef struct CopyLayout {

@@ -247,7 +247,7 @@ static bool put(int64_t from, int64_t to, void *context)
 
 bool copy_is_computed(const CopyLayout *layout)
 {
-    return layout->length > 0 || layout->reduced != 0;
+    return layout->length > 0 || layout->reduced != 0 || layout->squared;
 }
 
 /* Element `index` of the owner's lengths over the reduced axes, in the order of the axes that are left; `values` are
@@ -290,12 +290,14 @@ void copy_layout_apply(const CopyLayout *layout, const Tensor *owner, const Tens
         memcpy((char *)to + (size_t)i * row, (const char *)from + (size_t)layout->start * size, row);
     for (int64_t i = 0; layout->reduced != 0 && i < tensor_count(copy); i++)
         ((float *)to)[i] = (float)length_at(owner, from, layout, i);
-    if (copy_is_computed(layout))
+    if (layout->length > 0 || layout->reduced != 0)
         return;
     if (layout->rank == 0)
         memcpy(to, from, (size_t)tensor_count(owner) * size);
     else
         walk_copy(layout, dims, put, &(Bytewise){from, to, size});
+    for (int64_t i = 0; layout->squared && i < tensor_count(copy); i++)
+        ((float *)to)[i] *= ((float *)to)[i];
 }
 
 /* Is `copy` what `owner` holds with its axes in the order `layout->perm`? */
@@ -500,13 +502,32 @@ static bool is_length(const Tensor *owner, const Tensor *copy, CopyLayout *layou
     return false;
 }
 
-/* The parameter whose length over some axes `copy` is; -1: none. */
-static int find_measured(const ParamList *list, const Tensor *copy, CopyLayout *layout)
+/* Each number squared, to the bit, in whatever order: what is left of w * w behind which a sum is not folded. */
+static bool is_square(Arena *scratch, const Tensor *owner, const Tensor *copy, CopyLayout *layout)
+{
+    int64_t count = tensor_count(owner);
+    if (owner->dtype != DTYPE_F32 || copy->dtype != DTYPE_F32 || tensor_count(copy) != count || count < 2)
+        return false;
+    const float *from = owner->data, *to = copy->data;
+    if (from[0] * from[0] != to[0] || from[count - 1] * from[count - 1] != to[count - 1])
+        return false;
+    Tensor squares = *owner;
+    float *numbers = arena_array(scratch, float, (size_t)count);
+    for (int64_t i = 0; i < count; i++)
+        numbers[i] = from[i] * from[i];
+    squares.data = numbers;
+    bool moved = is_moved_copy(&squares, copy, layout);
+    layout->squared = true;
+    return moved;
+}
+
+/* The parameter whose length over some axes `copy` is, or whose squares; -1: none. */
+static int find_measured(Arena *scratch, const ParamList *list, const Tensor *copy, CopyLayout *layout)
 {
     for (size_t i = 0; i < list->count && tensor_count(copy) > 1 && !tensor_is_uniform(copy); i++) {
         const ParamInfo *owner = &list->items[i];
-        if (owner->tied_to < 0 && !owner->looks_folded && owner->origin != copy && is_distinctive(owner->origin) &&
-            is_length(owner->origin, copy, layout))
+        if (owner->tied_to < 0 && owner->origin != copy && is_distinctive(owner->origin) &&
+            (is_length(owner->origin, copy, layout) || is_square(scratch, owner->origin, copy, layout)))
             return (int)i;
     }
     return -1;
@@ -546,7 +567,7 @@ void find_lengths(const Records *records, Arena *arena, ParamList *list)
     for (size_t i = 0; i < list->count; i++) {
         ParamInfo *info = &list->items[i];
         bool open = info->tied_to < 0 && !info->untied && name_is_generated(records, info->name);
-        int owner = open ? find_measured(list, info->origin, &layout) : -1;
+        int owner = open ? find_measured(records->arena, list, info->origin, &layout) : -1;
         if (owner >= 0)
             *info = measured(list, info->name, info->origin, owner, &layout);
     }
@@ -554,7 +575,7 @@ void find_lengths(const Records *records, Arena *arena, ParamList *list)
     for (size_t i = 0; i < list->constant_count; i++) {
         Tensor *tensor = list->constants[i];
         const char *name = list->constant_names[i];
-        int owner = name_is_generated(records, name) ? find_measured(list, tensor, &layout) : -1;
+        int owner = name_is_generated(records, name) ? find_measured(records->arena, list, tensor, &layout) : -1;
         if (owner >= 0) {
             ParamInfo info = measured(list, name, tensor, owner, &layout);
             insert_measured(arena, list, &info);

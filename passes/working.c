@@ -275,7 +275,9 @@ static Status tie(Graph *graph, Value *copy, Value *parameter, const CopyLayout 
     Value *value = parameter;
     int64_t dims[COPY_RANK_MAX];
     int rank = copy_layout_dims(parameter->constant, dims);
-    if (copy_is_computed(layout)) {
+    if (layout->squared && layout->reduced == 0) {
+        value = build2(&b, "Mul", parameter, parameter);
+    } else if (copy_is_computed(layout)) {
         value = layout->length > 0 ? repeated(&b, parameter, layout, to) : lengths(&b, parameter, layout, to);
         TRY(b.status);
         value_replace_uses(copy, value);

@@ -404,6 +404,28 @@ static void lengths_over_any_axis_are_found(void **state)
     assert_counts(model, 2, 2);
 }
 
+static void squares_move_with_what_they_are_of(void **state)
+{
+    (void)state;
+    Error err = {STATUS_OK, ""};
+    Model *model = parse(OPSET "g (float[N,4] x) => (y) <float[4,3] \"onnx::MatMul_7\"={2,1,9,3,4,2,6,8,6,0,5,7}, "
+                               "float[3,4] \"onnx::ReduceSum_8\"={4,9,36,0,1,16,64,25,81,4,36,49}, int64[1] one={1}> {"
+                               "m = MatMul(x, \"onnx::MatMul_7\") s = ReduceSum<keepdims=0>(\"onnx::ReduceSum_8\", one)"
+                               "y = Add(m, s) }");
+    ParamList list = params_of(model);
+    ParamStore *store = NULL;
+    assert_int_equal(list.count, 2);
+    assert_int_equal(list.items[1].tied_to, 0);
+    assert_ok(params_new(&list, &store, &err), &err);
+    store->data[store->items[0].offset + 3] = 10;
+    assert_ok(params_write_back(store, model, &err), &err);
+    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::MatMul_7")->constant, 3) == 10);
+    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::ReduceSum_8")->constant, 1) == 100);
+    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::ReduceSum_8")->constant, 4) == 1);
+    params_free(store);
+    model_free(model);
+}
+
 static void a_table_that_the_graph_normalises_is_found_behind_it(void **state)
 {
     (void)state;
@@ -563,6 +585,7 @@ int main(void)
         cmocka_unit_test(rows_that_no_record_derives_from_the_bias_stay_as_they_are),
         cmocka_unit_test(lengths_of_a_parameter_move_with_it),
         cmocka_unit_test(lengths_over_any_axis_are_found),
+        cmocka_unit_test(squares_move_with_what_they_are_of),
         cmocka_unit_test(a_table_that_the_graph_normalises_is_found_behind_it),
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
