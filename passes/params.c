@@ -459,7 +459,7 @@ Status params_find(Model *document, bool no_tie, ParamList *list, Error *err)
     Status status = find(&f);
     if (status == STATUS_OK && !no_tie) {
         find_ties(&f.records, list, f.firsts);
-        find_lengths(&f.records, f.arena, list);
+        find_computed_copies(&f.records, f.arena, list);
     }
     records_release(&f.records);
     arena_release(&f.scratch);

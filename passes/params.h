@@ -71,16 +71,23 @@ typedef struct Reader {
     int parameter; /* number of its ParamInfo, -1: none */
 } Reader;
 
+/* ---- copy_layout.c: is `copy` made from `owner`, and how? */
+bool is_moved_copy(const Tensor *owner, const Tensor *copy,
+                   CopyLayout *layout); /* other dims, axes exchanged, or as is */
+int64_t repeated_row(const Tensor *owner,
+                     const Tensor *copy); /* where the row lies that all its rows are; -1: nowhere */
+bool is_length(const Tensor *owner, const Tensor *copy, CopyLayout *layout); /* over some axes, or its square */
+bool is_square(Arena *scratch, const Tensor *owner, const Tensor *copy, CopyLayout *layout);
+
+/* ---- ties.c */
 /* Do both readers of `tensor` (called `name`) mean one parameter? */
 bool readers_share(const Records *records, const Tensor *tensor, const char *name, const Reader *a, const Reader *b);
 bool tensor_is_uniform(const Tensor *tensor);
-/* Where in `owner` the row lies that all rows of `copy` are; -1: nowhere. */
-int64_t repeated_row(const Tensor *owner, const Tensor *copy);
 /* Sets tied_to where two tensors of the list are copies of one parameter. `readers[i]` is the first reader of parameter
  * i. */
 void find_ties(const Records *records, ParamList *list, const Reader *readers);
 /* Lengths of a parameter's rows that an exporter folded (TorchScript does for a class matrix that is normalised) and
  * that training must move with it: listed as tied. */
-void find_lengths(const Records *records, Arena *arena, ParamList *list);
+void find_computed_copies(const Records *records, Arena *arena, ParamList *list);
 
 #endif
