@@ -425,6 +425,8 @@ Status plan_build(const Model *working, ParamStore *store, const PlanOptions *op
     Status status = precision_check(plan->options.precision, plan->err);
     if (status == STATUS_OK)
         status = dnnl_engine_open(&plan->dnnl, plan->compute, plan->err);
+    if (plan->options.channels_last)
+        plan->dnnl.block = 0;
     plan->family = plan->options.plain_only ? LAYOUT_PLAIN : plan->dnnl.block > 0 ? LAYOUT_BLOCKED : LAYOUT_NHWC;
     if (status == STATUS_OK)
         status = plan_walk(plan, plan->err);

@@ -99,6 +99,7 @@ void workspace_release(Workspace *workspace);
 typedef struct PlanOptions {
     bool training;        /* keeps what gradients need; else inference buffers are reused at once */
     bool plain_only;      /* no layouts, no fast paths: what tests compare fast paths with */
+    bool channels_last;   /* tests: the family that the library prefers in bf16 on processors with AMX, on any */
     bool profile;         /* time each step */
     bool accumulates;     /* gradients may be added to what earlier runs left in the store */
     Workspace *workspace; /* shared; NULL: the plan's own */

@@ -1,9 +1,9 @@
 /* Gradients against central differences, planned kernels against `eval`, over every family's cases (gradient_cases.h).
  *
  * Of each case: the graph in double with its gradients, evaluated by the interpreter and compared with differences of
- * the forward graph; then the same graph in float32, planned twice (plain_only, and with layouts and fast paths),
- * compared with the double numbers; then in bf16, where the processor has it. At the end every row that has `grad` or
- * `prepare` must have been met.
+ * the forward graph; then the same graph in float32, planned three times (plain_only, with layouts and fast paths, and
+ * these with channels last), compared with the double numbers; then in bf16, where the processor has it, in the
+ * library's layouts and with channels last. At the end every row that has `grad` or `prepare` must have been met.
  *
  * `suite_gradients [WORD..]` runs the cases whose family or name contains a word, without that last check; -v prints
  * each. */
@@ -424,32 +424,33 @@ static Status check_plan(const GradientCase *c, const Built *built, Array *const
     return status;
 }
 
-static Status check_plans(Suite *suite, const GradientCase *c, Array *const *expected, Arena *arena, Error *err)
+/* The case built anew, since preparing may append to the model, and planned in one way. */
+static Status check_planned_so(Suite *suite, const GradientCase *c, Array *const *expected, const char *name,
+                               const PlanOptions *options, Arena *arena, Error *err)
 {
-    Built built;
+    Built built = {0};
     Array *in[2 * INPUTS_MAX] = {0};
-    Status status = build(suite, c, DTYPE_F32, true, &built, err);
-    if (status == STATUS_OK)
-        status = fill_inputs(c, &built, arena, in, err);
-    if (status == STATUS_OK)
-        status = check_plan(c, &built, in, expected, &(PlanOptions){.plain_only = true}, err);
+    Status status;
+    TRY_DONE(build(suite, c, DTYPE_F32, true, &built, err));
+    TRY_DONE(fill_inputs(c, &built, arena, in, err));
+    if (!options->plain_only) {
+        TRY_DONE(pass_fuse_elementwise(built.graph, err));
+        TRY_DONE(graph_check(built.graph, err));
+        meet(suite, built.graph);
+    }
+    TRY_DONE(check_plan(c, &built, in, expected, options, err));
+done:
     if (status != STATUS_OK)
-        error_prefix(err, "plain plan");
-    built_release(&built);
-    if (status != STATUS_OK)
-        return status;
-    status = build(suite, c, DTYPE_F32, true, &built, err); /* again: preparing may append to the model */
-    if (status == STATUS_OK)
-        status = pass_fuse_elementwise(built.graph, err);
-    if (status == STATUS_OK)
-        status = graph_check(built.graph, err);
-    meet(suite, built.graph);
-    if (status == STATUS_OK)
-        status = check_plan(c, &built, in, expected, &(PlanOptions){0}, err);
-    if (status != STATUS_OK)
-        error_prefix(err, "fast plan");
+        error_prefix(err, "%s plan", name);
     built_release(&built);
     return status;
+}
+
+static Status check_plans(Suite *suite, const GradientCase *c, Array *const *expected, Arena *arena, Error *err)
+{
+    TRY(check_planned_so(suite, c, expected, "plain", &(PlanOptions){.plain_only = true}, arena, err));
+    TRY(check_planned_so(suite, c, expected, "fast", &(PlanOptions){0}, arena, err));
+    return check_planned_so(suite, c, expected, "channels-last", &(PlanOptions){.channels_last = true}, arena, err);
 }
 
 static void narrow_numbers(Array *array)
@@ -486,8 +487,9 @@ static Status narrow_inputs(Graph *graph, Error *err)
     return STATUS_OK;
 }
 
-static Status check_narrow(Suite *suite, const GradientCase *c, Arena *arena, Error *err)
+static Status check_narrow(Suite *suite, const GradientCase *c, bool channels_last, Arena *arena, Error *err)
 {
+    const PlanOptions options = {.precision = PRECISION_BF16, .channels_last = channels_last};
     Built built = {0}, wide = {0};
     Array *in[2 * INPUTS_MAX] = {0}, *wide_in[2 * INPUTS_MAX] = {0}, *expected[2 * INPUTS_MAX] = {0};
     Status status;
@@ -502,10 +504,10 @@ static Status check_narrow(Suite *suite, const GradientCase *c, Arena *arena, Er
     TRY_DONE(interp_run(wide.graph, (const Array *const *)wide_in, expected, arena, 1, err));
     TRY_DONE(pass_fuse_elementwise(built.graph, err));
     TRY_DONE(narrow_inputs(built.graph, err));
-    TRY_DONE(check_plan(c, &built, in, expected, &(PlanOptions){.precision = PRECISION_BF16}, err));
+    TRY_DONE(check_plan(c, &built, in, expected, &options, err));
 done:
     if (status != STATUS_OK)
-        error_prefix(err, "bf16 plan");
+        error_prefix(err, channels_last ? "channels-last bf16 plan" : "bf16 plan");
     built_release(&built);
     built_release(&wide);
     return status;
@@ -548,8 +550,8 @@ static Status run_case(Suite *suite, const GradientCase *c, Error *err)
     }
     if (!c->no_plan)
         TRY_DONE(check_plans(suite, c, out, &arena, err));
-    if (!c->no_plan && suite->narrow)
-        TRY_DONE(check_narrow(suite, c, &arena, err));
+    for (int last = 0; last < 2 && !c->no_plan && suite->narrow; last++)
+        TRY_DONE(check_narrow(suite, c, last == 1, &arena, err));
 done:
     built_release(&built);
     built_release(&forward);

@@ -81,8 +81,9 @@ static dnnl_status_t describe_input(const Attempt *attempt, const Descriptors *d
         d->begin, d->end, forward, attempt->context->dnnl->user_scratchpad);
 }
 
-/* oneDNN 3.2 on processors with AMX takes the gradient of a depthwise convolution with strides for matrix products, one
- * channel each (brgconv_strided: 56 ms where its depthwise code takes 2). Goes on to that code where there is some. */
+/* oneDNN 3.2 takes the gradient of a depthwise convolution with strides in bf16 and channels last (which it prefers on
+ * processors with AMX) for matrix products, one channel each (brgconv_strided: 56 ms where its depthwise code takes 2).
+ * Goes on to that code where there is some. */
 static void prefer_depthwise(Attempt *attempt, const Descriptors *d, dnnl_primitive_desc_t forward)
 {
 #if DNNL_VERSION_MAJOR >= 3
