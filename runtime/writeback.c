@@ -23,61 +23,116 @@ static Status to_file_type(Arena *arena, const Tensor *like, const float *values
     return STATUS_OK;
 }
 
+/* `bytes` NULL: as they were. */
+static Status find_moved(Model *document, const Tensor *tensor, const float *values, const void **bytes, Error *err)
+{
+    size_t size;
+    TRY(to_file_type(&document->arena, tensor, values, bytes, &size, err));
+    if (size == tensor->bytes && memcmp(*bytes, tensor->data, size) == 0)
+        *bytes = NULL;
+    return STATUS_OK;
+}
+
 static Status write_tensor(Model *document, Tensor *tensor, const float *values, Error *err)
 {
     const void *bytes;
-    size_t size;
-    TRY(to_file_type(&document->arena, tensor, values, &bytes, &size, err));
-    if (size != tensor->bytes || memcmp(bytes, tensor->data, size) != 0)
+    TRY(find_moved(document, tensor, values, &bytes, err));
+    if (bytes != NULL)
         tensor->data = bytes;
     return STATUS_OK;
 }
 
-/* An untied parameter that has moved away from the tensor it shared gets an initializer of its own. */
-static Status write_untied(Model *document, const ParamInfo *info, const float *values, Error *err)
+/* ---- tensors that several parameters share ----------------------------------------------------------------------- */
+
+static Value *add_like(Model *document, const ParamInfo *info, const void *bytes)
 {
-    const void *bytes;
-    size_t size;
-    TRY(to_file_type(&document->arena, info->origin, values, &bytes, &size, err));
-    if (memcmp(bytes, info->origin->data, size) == 0)
-        return STATUS_OK;
     Tensor *own = arena_copy(&document->arena, info->origin, sizeof *own);
     own->name = graph_unique_name(document->graph, info->name);
     own->data = bytes;
     Value *value = graph_add_weight(document->graph, own);
     type_set(&value->type, own->dtype, own->rank, own->dims);
+    return value;
+}
+
+static void read_instead(const ParamInfo *info, Value *value)
+{
     for (size_t i = 0; i < info->use_count; i++)
         if (info->uses[i].node != NULL)
             node_set_input(info->uses[i].node, info->uses[i].index, value);
+}
+
+/* An untied parameter that has moved away from the tensor it shared gets an initializer of its own. */
+static Status write_untied(Model *document, const ParamInfo *info, const float *values, bool *moved, Error *err)
+{
+    const void *bytes;
+    TRY(find_moved(document, info->origin, values, &bytes, err));
+    *moved = bytes != NULL;
+    if (*moved)
+        read_instead(info, add_like(document, info, bytes));
     return STATUS_OK;
 }
 
-/* Copies that are tied to parameter `index`. */
-static Status write_ties(const ParamStore *store, Model *document, size_t index, const float *values, float *scratch,
-                         Error *err)
+/* The parameter whose tensor it is has moved: those that shared it and have not, because they are frozen or had no
+ * gradient, read a copy with the old bytes. */
+static void stay_behind(const ParamStore *store, Model *document, const Tensor *origin, const bool *moved)
+{
+    Value *old = NULL;
+    for (size_t i = 0; i < store->count; i++) {
+        const ParamInfo *info = store->items[i].info;
+        if (info->origin != origin || !info->untied || moved[i])
+            continue;
+        if (old == NULL)
+            old = add_like(document, info, origin->data);
+        read_instead(info, old);
+    }
+}
+
+static Status write_owner(const ParamStore *store, Model *document, const ParamInfo *info, const float *values,
+                          const bool *moved, Error *err)
+{
+    const void *bytes;
+    TRY(find_moved(document, info->origin, values, &bytes, err));
+    if (bytes == NULL)
+        return STATUS_OK;
+    stay_behind(store, document, info->origin, moved);
+    info->origin->data = bytes;
+    return STATUS_OK;
+}
+
+static Status write_parameter(const ParamStore *store, Model *document, size_t index, const float *values, bool *moved,
+                              Error *err)
+{
+    const ParamInfo *info = store->items[index].info;
+    return info->untied ? write_untied(document, info, values, &moved[index], err)
+                        : write_owner(store, document, info, values, moved, err);
+}
+
+/* Copies that are tied to parameter `index`: of those that share a tensor, or of the others. */
+static Status write_ties(const ParamStore *store, Model *document, size_t index, bool untied, const float *values,
+                         float *scratch, bool *moved, Error *err)
 {
     for (size_t i = 0; i < store->count; i++) {
         const ParamInfo *info = store->items[i].info;
-        if (info->tied_to != (int)index)
+        if (info->tied_to != (int)index || info->untied != untied)
             continue;
         copy_layout_apply(&info->layout, store->items[index].info->origin, info->origin, sizeof *values, values,
                           scratch);
-        TRY(info->untied ? write_untied(document, info, scratch, err)
-                         : write_tensor(document, info->origin, scratch, err));
+        TRY(write_parameter(store, document, i, scratch, moved, err));
     }
     return STATUS_OK;
 }
 
 static Status write_parameters(const ParamStore *store, Model *document, float *values, float *scratch, Error *err)
 {
+    bool *moved = arena_array(&document->arena, bool, store->count + 1);
     for (int untied = 1; untied >= 0; untied--) /* shared tensors last: comparisons need their old bytes */
         for (size_t i = 0; i < store->count; i++) {
-            const ParamInfo *info = store->items[i].info;
-            if (store->items[i].count == 0 || info->untied != untied)
+            if (store->items[i].count == 0)
                 continue;
             TRY(params_get(store, i, values, err));
-            TRY(untied ? write_untied(document, info, values, err) : write_tensor(document, info->origin, values, err));
-            TRY(write_ties(store, document, i, values, scratch, err));
+            if (store->items[i].info->untied == untied)
+                TRY(write_parameter(store, document, i, values, moved, err));
+            TRY(write_ties(store, document, i, untied == 1, values, scratch, moved, err));
         }
     return STATUS_OK;
 }

@@ -436,6 +436,44 @@ static void a_table_that_the_graph_normalises_is_found_behind_it(void **state)
     assert_counts(model, 1, 2);
 }
 
+/* One tensor under scale and bias of two normalisations, of which the first moves: by its gradient alone, or since the
+ * second is frozen. */
+static void what_shared_a_tensor_keeps_its_numbers_when_another_moves(void **state)
+{
+    (void)state;
+    for (int frozen = 0; frozen < 2; frozen++) {
+        Error err = {STATUS_OK, ""};
+        Model *model = parse(OPSET "g (float[N,4] x) => (y) <float[4] one={1,1,1,1}, float[4] zero={0,0,0,0}> {"
+                                   "a = LayerNormalization(x, one, zero) b = Relu(a) "
+                                   "c = LayerNormalization(b, one, zero) y = Relu(c) }");
+        ParamList list = params_of(model);
+        ParamStore *store = NULL;
+        assert_int_equal(list.count, 4);
+        size_t owners = 0;
+        for (size_t i = 0; i < list.count; i++) {
+            owners += !list.items[i].untied;
+            list.items[i].trainable = !frozen || !list.items[i].untied;
+        }
+        assert_int_equal(owners, 2);
+        assert_ok(params_new(&list, &store, &err), &err);
+        for (size_t i = 0; i < list.count; i++)
+            if (!list.items[i].untied)
+                store->data[store->items[i].offset] += 3;
+        assert_ok(params_write_back(store, model, &err), &err);
+        assert_ok(model_check(model, &err), &err);
+        const Node *first = model->graph->first, *second = first->next->next;
+        for (int input = 1; input < 3; input++) {
+            double before = input == 1 ? 1 : 0;
+            assert_true(tensor_f64_at(first->inputs[input]->constant, 0) == before + 3);
+            assert_true(tensor_f64_at(first->inputs[input]->constant, 1) == before);
+            assert_true(tensor_f64_at(second->inputs[input]->constant, 0) == before);
+        }
+        assert_int_equal(model->graph->initializer_count, 4);
+        params_free(store);
+        model_free(model);
+    }
+}
+
 /* ---- what the file says of its state ---------------------------------------------------------------------------- */
 
 static void a_buffer_is_no_parameter_and_one_number_can_be_one(void **state)
@@ -587,6 +625,7 @@ int main(void)
         cmocka_unit_test(lengths_over_any_axis_are_found),
         cmocka_unit_test(squares_move_with_what_they_are_of),
         cmocka_unit_test(a_table_that_the_graph_normalises_is_found_behind_it),
+        cmocka_unit_test(what_shared_a_tensor_keeps_its_numbers_when_another_moves),
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
         cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),
