@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -138,19 +140,50 @@ static const Usage usage = {
     .minimum = 1,
     .maximum = 1};
 
-static volatile sig_atomic_t interrupted;
+static atomic_bool interrupted;
 
-/* Ctrl-C; SIGTERM is what job schedulers, containers and MPI's launchers send before they kill. */
-static void on_interrupt(int signal_number)
+static void signals_that_stop(sigset_t *set)
 {
-    interrupted = 1;
-    signal(signal_number, SIG_DFL); /* a second Ctrl-C ends at once */
+    sigemptyset(set);
+    sigaddset(set, SIGINT);  /* Ctrl-C */
+    sigaddset(set, SIGTERM); /* what job schedulers, containers and MPI's launchers send before they kill */
+}
+
+static void *wait_for_signal(void *context)
+{
+    (void)context;
+    sigset_t set;
+    int number;
+    signals_that_stop(&set);
+    if (sigwait(&set, &number) == 0)
+        atomic_store(&interrupted, true);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL); /* a second Ctrl-C ends at once */
+    for (;;)
+        pause();
+    return NULL;
+}
+
+/* Signals go to a thread of their own, and all others, which begin later, have them blocked: oneDNN's generated code
+ * keeps numbers below the stack's end, where the system would put the frame of a handler (after a handler had run, a
+ * product wrote beyond its memory). */
+static Status take_signals(Error *err)
+{
+    sigset_t set;
+    pthread_t thread;
+    signals_that_stop(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGINT, SIG_DFL); /* a shell ignores it for what runs in the background */
+    signal(SIGTERM, SIG_DFL);
+    if (pthread_create(&thread, NULL, wait_for_signal, NULL) != 0)
+        return fail(err, STATUS_ENVIRONMENT, "no thread could be started to wait for signals");
+    pthread_detach(thread);
+    return STATUS_OK;
 }
 
 bool tune_interrupted(void *context)
 {
     (void)context;
-    return interrupted != 0;
+    return atomic_load(&interrupted);
 }
 
 static void write_arguments(Tune *tune, int argc, char **argv)
@@ -340,8 +373,7 @@ Status cmd_tune(int argc, char **argv, Error *err)
     TRY(args_parse(&usage, argc, argv, &fields, &args, err));
     if (args.help)
         return STATUS_OK;
-    signal(SIGINT, on_interrupt);
-    signal(SIGTERM, on_interrupt);
+    TRY(take_signals(err));
     Tune tune = {.fields = &fields, .args = &args};
     Status status = processes_open(&tune, err);
     if (status == STATUS_OK)
