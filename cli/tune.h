@@ -100,9 +100,9 @@ Status tune_measure(Tune *tune, const Dataset *set, const float *rows, const cha
                     Scores *scores, Error *err);
 
 /* ---- tune_memory.c */
-size_t tune_cache_limit(const Tune *tune);   /* features beyond it go to a file */
-size_t tune_feature_batch(const Tune *tune); /* samples that the frozen part is run on at a time */
-void tune_memory_begin(Tune *tune);          /* before any plan is made */
+FeatureLimits tune_feature_limits(Tune *tune, bool says); /* of running the frozen part; says: prints the bill */
+size_t tune_feature_batch(const Tune *tune);              /* samples that the frozen part is run on at a time */
+void tune_memory_begin(Tune *tune);                       /* before any plan is made */
 void tune_memory_options(const Tune *tune, TrainOptions *options);
 
 /* ---- tune_witness.c: what training computed for a few samples, for verify.c */

@@ -10,7 +10,7 @@ enum {
     LATER_BYTES = 4 << 20 /* of PROCESS_LIBRARY_BYTES, what may still come when plans have been made */
 };
 
-size_t tune_cache_limit(const Tune *tune)
+static size_t cache_limit(const Tune *tune)
 {
     size_t quarter = (size_t)tune->fields->memory / 4;
     return quarter > 0 && quarter < CACHE_LIMIT ? quarter : CACHE_LIMIT;
@@ -33,10 +33,24 @@ void tune_memory_begin(Tune *tune)
     tune->resident = resident_at_rest(tune);
 }
 
-void tune_memory_options(const Tune *tune, TrainOptions *options)
+static size_t process_bytes(const Tune *tune)
 {
     size_t now = resident_at_rest(tune) + LATER_BYTES, first = tune->resident + PROCESS_LIBRARY_BYTES;
+    return now > first ? now : first;
+}
+
+void tune_memory_options(const Tune *tune, TrainOptions *options)
+{
     options->memory = (size_t)tune->fields->memory;
-    options->process = now > first ? now : first;
+    options->process = process_bytes(tune);
     options->on_bill = progress_bill;
+}
+
+FeatureLimits tune_feature_limits(Tune *tune, bool says)
+{
+    return (FeatureLimits){.memory = (size_t)tune->fields->memory,
+                           .process = process_bytes(tune),
+                           .rows = cache_limit(tune),
+                           .on_bill = says ? progress_bill : NULL,
+                           .context = &tune->progress};
 }

@@ -133,8 +133,10 @@ static Status find_preset(Tune *tune, Error *err)
     PresetScore scores[PRESETS_MAX];
     size_t count, best;
     double begin = seconds_now();
+    const FeatureLimits limits = tune_feature_limits(tune, false);
     TRY(recipe_find_preset(tune->document, &tune->params, tune->data.train, &tune->picture, 256,
-                           tune_feature_batch(tune), (uint64_t)tune->fields->seed, scores, &count, &best, err));
+                           tune_feature_batch(tune), &limits, (uint64_t)tune->fields->seed, scores, &count, &best,
+                           err));
     picture_spec_use(&tune->picture, scores[best].preset);
     tune->preset = scores[best].preset->name;
     Str text;
@@ -153,10 +155,11 @@ static Status probe_part(Tune *tune, const Probe *probe, const Dataset *set, con
     DatasetSource source;
     FeatureCache cache = {0};
     float *logits = NULL;
+    const FeatureLimits limits = tune_feature_limits(tune, false);
     Status status = tune_source(tune, set, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, NULL, tune_feature_batch(tune),
-                                tune_cache_limit(tune), &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, NULL, tune_feature_batch(tune), &limits,
+                                &cache, err);
     if (status == STATUS_OK) {
         logits = malloc((cache.samples * probe->classes + 1) * sizeof *logits);
         if (logits == NULL)
@@ -178,11 +181,12 @@ static Status witness_of_few(Tune *tune, const Probe *probe, Error *err)
     Dataset *few = NULL;
     DatasetSource source;
     FeatureCache cache = {0};
+    const FeatureLimits limits = tune_feature_limits(tune, false);
     TRY(dataset_first(tune->data.train, witness_samples(tune), &few, err));
     Status status = tune_source(tune, few, false, &source, err);
     if (status == STATUS_OK)
-        status =
-            features_cache(tune->document, &tune->params, &source.source, NULL, witness_samples(tune), 0, &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, NULL, witness_samples(tune), &limits,
+                                &cache, err);
     if (status == STATUS_OK)
         status = witness_take_probe(tune, probe, cache.rows[0], cache.samples, err);
     features_release(&cache);
@@ -198,10 +202,11 @@ static Status fit_probe(Tune *tune, Error *err)
     FeatureCache cache = {0};
     Probe probe = {0};
     PlanOptions how = {.precision = tune->precision, .winograd = tune->fields->convolution == CONVOLUTION_AUTO};
+    const FeatureLimits limits = tune_feature_limits(tune, true);
     Status status = tune_source(tune, tune->data.train, false, &source, err);
     if (status == STATUS_OK)
-        status = features_cache(tune->document, &tune->params, &source.source, &how, tune_feature_batch(tune),
-                                tune_cache_limit(tune), &cache, err);
+        status = features_cache(tune->document, &tune->params, &source.source, &how, tune_feature_batch(tune), &limits,
+                                &cache, err);
     double features = seconds_now() - begin;
     if (status == STATUS_OK)
         status = recipe_fit_head(tune->document, &tune->params, &cache, tune->outputs, tune->class_weights,
@@ -474,10 +479,10 @@ Status tune_train(Tune *tune, Error *err)
 {
     bool *head = NULL, found = false;
     tune_memory_begin(tune);
-    Status status = check_memory(tune, err);
     bool auto_recipe = tune->fields->recipe != RECIPE_PLAIN && tune->fields->init == 0 && tune->task != TASK_OTHER;
-    if (auto_recipe && status == STATUS_OK)
-        status = select_head(tune, &head, &found, err);
+    Status status = auto_recipe ? select_head(tune, &head, &found, err) : STATUS_OK;
+    if (status == STATUS_OK && !(found && head_is_all(tune, head))) /* running the frozen part keeps it by itself */
+        status = check_memory(tune, err);
     bool done = false;
     if (status == STATUS_OK && found) {
         only_head(tune, head);

@@ -35,25 +35,34 @@ static size_t row_size(const Type *type)
     return bytes;
 }
 
-static Status allocate_rows(FeatureCache *cache, size_t memory_limit, Error *err)
+/* Of all samples, those at the border and the targets. */
+static Status count_rows(FeatureCache *cache, size_t *total, size_t *targets, Error *err)
 {
-    size_t total = 0, bytes;
+    size_t bytes;
+    *total = *targets = 0;
     for (int i = 0; i < cache->count; i++) {
         cache->row_bytes[i] = row_size(&cache->types[i]);
-        if (!size_mul(cache->row_bytes[i], cache->samples, &bytes) || !size_add(total, bytes, &total))
+        if (!size_mul(cache->row_bytes[i], cache->samples, &bytes) || !size_add(*total, bytes, total))
             return fail(err, STATUS_ENVIRONMENT, "features of %zu samples are larger than any memory", cache->samples);
     }
+    for (int i = 0; i < cache->target_count; i++) {
+        cache->target_bytes[i] = row_size(&cache->target_types[i]);
+        *targets += cache->target_bytes[i] * cache->samples;
+    }
+    return STATUS_OK;
+}
+
+static Status allocate_rows(FeatureCache *cache, bool in_file, Error *err)
+{
     for (int i = 0; i < cache->count; i++) {
-        bytes = cache->row_bytes[i] * cache->samples;
-        if (memory_limit > 0 && total > memory_limit)
+        size_t bytes = cache->row_bytes[i] * cache->samples;
+        if (in_file)
             TRY(map_rows(cache, i, bytes, err));
         else
             TRY(block_alloc(&cache->rows[i], bytes, "cached features", err));
     }
-    for (int i = 0; i < cache->target_count; i++) {
-        cache->target_bytes[i] = row_size(&cache->target_types[i]);
+    for (int i = 0; i < cache->target_count; i++)
         TRY(block_alloc(&cache->targets[i], cache->target_bytes[i] * cache->samples, "targets", err));
-    }
     return STATUS_OK;
 }
 
@@ -100,6 +109,8 @@ typedef struct Prefixes {
     Prefix items[PREFIXES];
     size_t next; /* which makes room */
     PlanOptions options;
+    const FeatureLimits *limits;
+    size_t portion; /* samples run at a time */
 } Prefixes;
 
 static void prefix_release(Prefix *p)
@@ -128,6 +139,7 @@ static Status prefix_build(Model *document, const ParamList *params, const PlanO
     WorkingOptions working = {.bindings = bindings, .binding_count = count, .params = params, .for_split = true};
     TRY(working_build(document, &working, &p->whole, err));
     TRY(working_split(p->whole, &p->prefix, &p->suffix, err));
+    model_rest(document); /* pages of the file that folding has read */
     TRY(pass_fuse_elementwise(p->prefix->graph, err));
     TRY(plan_build(p->prefix, NULL, options, &p->plan, err));
     p->input_count = batch->input_count;
@@ -153,6 +165,8 @@ static Status prefix_for(Model *document, const ParamList *params, const Batch *
         if (same_shapes(*p, batch))
             return STATUS_OK;
     }
+    for (size_t i = 0; i < PREFIXES && prefixes->limits->memory > 0; i++)
+        prefix_release(&prefixes->items[i]); /* one at a time */
     *p = &prefixes->items[prefixes->next++ % PREFIXES];
     return prefix_build(document, params, &prefixes->options, batch, *p, err);
 }
@@ -190,23 +204,98 @@ static Status run_batch(FeatureCache *cache, Prefix *p, const Batch *batch, Erro
     return STATUS_OK;
 }
 
-static Status fill(Model *document, const ParamList *params, Source *source, size_t memory_limit, FeatureCache *cache,
-                   Prefixes *prefixes, Error *err)
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
+
+static size_t batch_bytes(const Batch *batch)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < batch->input_count; i++)
+        bytes += row_size(&batch->input_types[i]) * batch->size;
+    for (int i = 0; i < batch->target_count; i++)
+        bytes += row_size(&batch->target_types[i]) * batch->size;
+    return bytes;
+}
+
+/* Weights into which a BatchNorm was folded, or that were transposed, lie in the models, and once more in the plan. */
+static TrainBill prefix_bill(const Prefix *p, const Batch *batch, size_t cached, size_t process)
+{
+    PlanBill plan = plan_bill(p->plan);
+    size_t models = p->whole->arena.used + p->prefix->arena.used + p->suffix->arena.used;
+    return (TrainBill){.activations = plan.activations,
+                       .workspace = plan.workspace,
+                       .cache = cached,
+                       .others = plan.parameters + plan.gradients + plan.constants + plan.inputs + models +
+                                 3 * batch_bytes(batch),
+                       .process = process};
+}
+
+static Status too_little(const FeatureLimits *limits, size_t needed, Error *err)
+{
+    const size_t mega = 1 << 20;
+    return fail(err, STATUS_ENVIRONMENT,
+                "%zuM of memory are too little to run the frozen part: the smallest that would do is %zuM",
+                limits->memory / mega, (needed + needed / 100) / mega + 2);
+}
+
+/* How many samples are run at a time, by plans that are measured only; the cache knows its border afterwards. */
+static Status settle(Model *document, const ParamList *params, const Batch *batch, Prefixes *prefixes,
+                     FeatureCache *cache, bool *in_file, Error *err)
+{
+    const FeatureLimits *limits = prefixes->limits;
+    PlanOptions measure = prefixes->options;
+    Prefix p = {0};
+    TrainBill bill = {0};
+    size_t rows = batch->size, total, targets;
+    Status status = STATUS_OK;
+    measure.measure = true;
+    for (;;) {
+        Batch some = batch_rows(batch, 0, rows);
+        TRY_DONE(prefix_build(document, params, &measure, &some, &p, err));
+        TRY_DONE(describe_border(cache, p.prefix->graph, &some, err));
+        TRY_DONE(count_rows(cache, &total, &targets, err));
+        cache->linear = is_linear_head(p.suffix->graph);
+        *in_file = limits->rows > 0 && total > limits->rows;
+        bill = prefix_bill(&p, batch, targets + (*in_file ? 0 : total), limits->process);
+        if (limits->memory == 0 || train_bill_total(&bill) <= limits->memory)
+            break;
+        if (!measure.winograd && rows == 1)
+            TRY_DONE(too_little(limits, train_bill_total(&bill), err));
+        rows = measure.winograd ? rows : (rows + 1) / 2;
+        measure.winograd = false;
+    }
+    prefixes->options.winograd = measure.winograd;
+    prefixes->portion = rows;
+    bill.part_rows = rows < batch->size ? rows : 0;
+    if (limits->on_bill != NULL)
+        limits->on_bill(&bill, limits->context);
+done:
+    prefix_release(&p);
+    return status;
+}
+
+/* ---- all samples ------------------------------------------------------------------------------------------------- */
+
+static Status fill(Model *document, const ParamList *params, Source *source, FeatureCache *cache, Prefixes *prefixes,
+                   Error *err)
 {
     for (;;) {
         Batch batch;
-        Prefix *p;
+        bool in_file;
         TRY(source->next(source, &batch, err));
         if (batch.size == 0)
             return STATUS_OK;
-        TRY(prefix_for(document, params, &batch, prefixes, &p, err));
-        if (cache->count == 0) {
-            TRY(describe_border(cache, p->prefix->graph, &batch, err));
-            cache->linear = is_linear_head(p->suffix->graph);
-            TRY(allocate_rows(cache, memory_limit, err));
+        if (prefixes->portion == 0) {
+            TRY(settle(document, params, &batch, prefixes, cache, &in_file, err));
+            TRY(allocate_rows(cache, in_file, err));
         }
-        TRY(check_border(cache, p->prefix->graph, err));
-        TRY(run_batch(cache, p, &batch, err));
+        for (size_t first = 0; first < batch.size; first += prefixes->portion) {
+            Prefix *p;
+            size_t left = batch.size - first;
+            Batch some = batch_rows(&batch, first, left < prefixes->portion ? left : prefixes->portion);
+            TRY(prefix_for(document, params, &some, prefixes, &p, err));
+            TRY(check_border(cache, p->prefix->graph, err));
+            TRY(run_batch(cache, p, &some, err));
+        }
     }
 }
 
@@ -221,7 +310,7 @@ static Status put_together(Comm *comm, FeatureCache *cache, Error *err)
 }
 
 Status features_cache(Model *document, const ParamList *params, Source *source, const PlanOptions *options,
-                      size_t batch, size_t memory_limit, FeatureCache *cache, Error *err)
+                      size_t batch, const FeatureLimits *limits, FeatureCache *cache, Error *err)
 {
     memset(cache, 0, sizeof *cache);
     cache->samples = source->count;
@@ -231,7 +320,8 @@ Status features_cache(Model *document, const ParamList *params, Source *source, 
         return fail(err, STATUS_ENVIRONMENT, "no memory for plans");
     if (options != NULL)
         prefixes->options = *options;
-    Status status = fill(document, params, source, memory_limit, cache, prefixes, err);
+    prefixes->limits = limits;
+    Status status = fill(document, params, source, cache, prefixes, err);
     for (size_t i = 0; i < PREFIXES; i++)
         prefix_release(&prefixes->items[i]);
     free(prefixes);

@@ -10,7 +10,7 @@
 /* ---- preprocessing ---------------------------------------------------------------------------------------------- */
 
 static Status score_preset(Model *document, const ParamList *head, const Dataset *framed, const PictureSpec *spec,
-                           size_t batch, uint64_t seed, PresetScore *score, Error *err)
+                           size_t batch, const FeatureLimits *limits, uint64_t seed, PresetScore *score, Error *err)
 {
     PictureSpec with = *spec;
     picture_spec_use(&with, score->preset);
@@ -21,7 +21,7 @@ static Status score_preset(Model *document, const ParamList *head, const Dataset
     LoaderOptions options = {.keep_order = true};
     Status status = dataset_source_init(&source, framed, &with, &options, err);
     if (status == STATUS_OK)
-        status = features_cache(document, head, &source.source, NULL, batch, 0, &cache, err);
+        status = features_cache(document, head, &source.source, NULL, batch, limits, &cache, err);
     if (status == STATUS_OK)
         status = probe_fit(cache.rows[0], cache.targets[0], cache.samples, cache.row_bytes[0] / sizeof(float),
                            dataset_class_count(framed, 0), -1, NULL, seed, &probe, err);
@@ -51,8 +51,8 @@ static bool is_twin(const PicturePreset *bgr, const PicturePreset *best)
 }
 
 static Status score_presets(Model *document, const ParamList *head, const Dataset *framed, const PictureSpec *spec,
-                            bool ordered, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
-                            size_t *best, Error *err)
+                            bool ordered, size_t batch, const FeatureLimits *limits, uint64_t seed,
+                            PresetScore scores[PRESETS_MAX], size_t *count, size_t *best, Error *err)
 {
     for (int bgr = 0; bgr <= (int)ordered; bgr++) {
         const PicturePreset *found = scores[*best].preset;
@@ -61,7 +61,7 @@ static Status score_presets(Model *document, const ParamList *head, const Datase
                 continue;
             PresetScore *score = &scores[*count];
             *score = (PresetScore){.preset = p};
-            TRY(score_preset(document, head, framed, spec, batch, seed, score, err));
+            TRY(score_preset(document, head, framed, spec, batch, limits, seed, score, err));
             if (score->loss < scores[*best].loss)
                 *best = *count;
             ++*count;
@@ -71,8 +71,8 @@ static Status score_presets(Model *document, const ParamList *head, const Datase
 }
 
 Status recipe_find_preset(Model *document, const ParamList *head, const Dataset *train, const PictureSpec *spec,
-                          size_t samples, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
-                          size_t *best, Error *err)
+                          size_t samples, size_t batch, const FeatureLimits *limits, uint64_t seed,
+                          PresetScore scores[PRESETS_MAX], size_t *count, size_t *best, Error *err)
 {
     Dataset *subset = NULL, *framed = NULL;
     *count = *best = 0;
@@ -80,8 +80,8 @@ Status recipe_find_preset(Model *document, const ParamList *head, const Dataset 
     Status status = dataset_frame(subset, spec, &framed, err);
     dataset_free(subset);
     if (status == STATUS_OK)
-        status = score_presets(document, head, framed, spec, spec->channels == 3 && !is_grey(train), batch, seed,
-                               scores, count, best, err);
+        status = score_presets(document, head, framed, spec, spec->channels == 3 && !is_grey(train), batch, limits,
+                               seed, scores, count, best, err);
     dataset_free(framed);
     return status;
 }

@@ -11,7 +11,8 @@
 #include "runtime/comm.h"
 #include "runtime/runtime.h"
 
-typedef struct FeatureCache FeatureCache; /* features.c */
+typedef struct FeatureCache FeatureCache;
+typedef struct FeatureLimits FeatureLimits; /* features.c */
 
 enum { SOURCE_MAX = 16 }; /* inputs or targets of one model */
 
@@ -192,8 +193,8 @@ enum { PRESETS_MAX = 16 };
  * `samples` training pictures; `scores` (by preset, *count of them) and the index of the best. `spec` gives size and
  * layout. */
 Status recipe_find_preset(Model *document, const ParamList *head, const Dataset *train, const PictureSpec *spec,
-                          size_t samples, size_t batch, uint64_t seed, PresetScore scores[PRESETS_MAX], size_t *count,
-                          size_t *best, Error *err);
+                          size_t samples, size_t batch, const FeatureLimits *limits, uint64_t seed,
+                          PresetScore scores[PRESETS_MAX], size_t *count, size_t *best, Error *err);
 
 /* Fits a linear head to cached features and writes it into the document's tensors. Needs cache->linear. Float targets
  * are labels of 0 and 1, `classes` of them. */
@@ -260,7 +261,8 @@ typedef struct TrainOptions {
     void *context;
 } TrainOptions;
 
-size_t train_bill_total(const TrainBill *bill); /* the program included */
+size_t train_bill_total(const TrainBill *bill);                   /* the program included */
+Batch batch_rows(const Batch *batch, size_t first, size_t count); /* some rows of it, where they lie */
 
 typedef struct Trainer Trainer;
 
@@ -312,11 +314,19 @@ struct FeatureCache {
     bool linear; /* one value [N, width] that only a linear head reads */
 };
 
+/* What running the frozen part may take; zeros: all there is. */
+struct FeatureLimits {
+    size_t memory, process; /* as in TrainOptions; kept by leaving Winograd's algorithm, then by portions of a batch */
+    size_t rows;            /* rows of more bytes go to an unlinked temporary file */
+    void (*on_bill)(const TrainBill *bill, void *context); /* before the first run; may be NULL */
+    void *context;
+};
+
 /* Runs everything that no trainable parameter reaches over the source, in inference form. STATUS_UNSUPPORTED when a
- * border value has no batch dim (then training has to run the whole graph). `memory_limit`: beyond it the rows go to an
- * unlinked temporary file. Rows are f32 in either precision. */
+ * border value has no batch dim (then training has to run the whole graph). STATUS_ENVIRONMENT before the first run
+ * names the smallest FeatureLimits.memory that would do. Rows are f32 in either precision. */
 Status features_cache(Model *document, const ParamList *params, Source *source, const PlanOptions *options,
-                      size_t batch, size_t memory_limit, FeatureCache *cache, Error *err);
+                      size_t batch, const FeatureLimits *limits, FeatureCache *cache, Error *err);
 size_t features_bytes(const FeatureCache *cache); /* in memory: what lies in a file does not count */
 void features_release(FeatureCache *cache);
 /* The cache as a source for a Trainer made with it. */

@@ -162,6 +162,7 @@ static Status compare_alone(Trainer *trainer, const Batch *batch, bool *alike, E
     for (size_t rows = 1; rows <= 2 && status == STATUS_OK && *alike; rows++) {
         Batch some = batch_rows(batch, 0, rows);
         PlanEntry *entry;
+        forget(trainer); /* one plan at a time */
         status = trainer_plan(trainer, &some, false, &entry, err);
         if (status != STATUS_OK)
             break;

@@ -52,7 +52,6 @@ void trainer_forget_plans(Trainer *trainer);
 
 /* train_memory.c */
 size_t memory_for_plan(const Trainer *trainer, bool training); /* limit of a plan's bill; 0: none */
-Batch batch_rows(const Batch *batch, size_t first, size_t count);
 /* What the loss of some rows counts for in that of the batch. */
 Status batch_share(const Trainer *trainer, const Batch *batch, const Batch *some, double *share, Error *err);
 

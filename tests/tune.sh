@@ -79,6 +79,16 @@ expect 0 "without a limit, profiled" "${limited[@]}" -o whole.onnx --profile --t
 holds "the profile tells steps and peaks" grep -q "peaks measured" err
 holds "and the trace is one of Chrome's" grep -q '"traceEvents"' trace.json
 holds "the result tells the memory" grep -q '"memory": *{"parameters"' out
+# the same of a head on cached features, where running the frozen part is all there is
+probed=(env ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=0:thread_local_quarantine_size_kb=0" "$regraft" tune "$model" --data "$pictures" --preset 0..1 --train head --batch 64 --json)
+expect 7 "too little memory for features" "${probed[@]}" --memory 1M -o limited.onnx
+holds "they name what would do" grep -qE "the smallest that would do is [0-9]+M" err
+least=$(sed -nE 's/.*would do is ([0-9]+)M.*/\1/p' err)
+expect 0 "what was named for features" "${probed[@]}" --memory "$((least + 2))M" -o limited.onnx
+total=$(sed -nE 's/.*"event":"memory".*"total":([0-9]+).*/\1/p' out | head -n 1)
+peak=$(sed -nE 's/.*"peak_resident": ?([0-9]+).*/\1/p' out | head -n 1)
+holds "features keep to it within 3 %" test "${peak:-0}" -gt 0 -a "$((${peak:-0} * 100))" -le "$((103 * ((least + 2) << 20)))"
+holds "and so does their bill" test "${total:-0}" -gt 0 -a "${total:-0}" -le "$(((least + 2) << 20))"
 
 # unreadable pictures: named once, and the run is that without them
 mkdir -p good/train/{a,b} good/val/{a,b}
