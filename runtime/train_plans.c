@@ -85,6 +85,7 @@ static Status make_working(void *context, Model **working, Error *err)
     model_free(entry->whole);
     entry->whole = entry->working = NULL;
     Status status = build_working(making->trainer, making->batch, making->training, entry, err);
+    model_rest(making->trainer->document); /* pages of the file that folding has read */
     *working = entry->working;
     entry->working = NULL;
     return status;
