@@ -110,10 +110,13 @@ static bool changes_nothing(const Node *node)
 }
 
 /* Uses of the output become uses of the input. A graph output keeps its name, so its node stays unless the input can
- * take the name over: then the input's producer writes the output directly. */
+ * take the name over: then the input's producer writes the output directly. What is somebody's gradient (mark 1) stays:
+ * it is looked for by its value. */
 static bool bypass(Node *node)
 {
     Value *x = node->inputs[0], *y = node->outputs[0];
+    if (y->mark == 1)
+        return false;
     if (!y->is_output) {
         value_replace_uses(y, x);
         node_remove(node);
@@ -177,6 +180,7 @@ static bool is_unread(const Value *value)
 Status pass_clean(Graph *graph, Error *err)
 {
     (void)err;
+    mark_gradients(graph);
     for (bool changed = true; changed;) {
         changed = false;
         for (Node *node = graph->first, *next; node != NULL; node = next) {

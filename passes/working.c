@@ -346,11 +346,18 @@ static void drop_extra_outputs(Node *node)
     node->output_count = 1;
 }
 
-static bool statistics_are_read(const Node *node)
+/* By a node, or by a loss. */
+static bool statistics_are_read(const Node *node, const WorkingOptions *options)
 {
-    for (int i = 1; i < node->output_count; i++)
-        if (node->outputs[i] != NULL && node->outputs[i]->use_count > 0)
+    for (int i = 1; i < node->output_count; i++) {
+        const Value *value = node->outputs[i];
+        bool read = value != NULL && value->use_count > 0;
+        for (size_t k = 0; k < options->loss_count && value != NULL; k++)
+            read = read || (options->losses[k].output < node->graph->output_count &&
+                            node->graph->outputs[options->losses[k].output] == value);
+        if (read)
             return true;
+    }
     return false;
 }
 
@@ -361,7 +368,7 @@ static void settle_batchnorm(Node *node, const WorkingOptions *options)
     bool trained = is_parameter(node_input(node, 1)) || is_parameter(node_input(node, 2));
     bool live = node_int(node, "training_mode", 0) != 0 &&
                 (options->live || (options->training && trained && !options->running_statistics));
-    if (options->live && live && statistics_are_read(node))
+    if (options->live && live && statistics_are_read(node, options))
         return; /* as written: its row says that there is no gradient through them */
     drop_extra_outputs(node);
     if (!live) {

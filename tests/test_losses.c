@@ -343,6 +343,35 @@ static void gradients_of_inputs_are_those_of_differences(void **state)
     model_free(model);
 }
 
+static void a_gradient_that_only_passes_through_a_reshape_is_kept(void **state)
+{
+    (void)state;
+    static const char *const moves[] = {"Flatten(x)", "Transpose<perm=[0,1]>(x)", "Reshape(x, s)"};
+    for (size_t i = 0; i < sizeof moves / sizeof *moves; i++) {
+        char text[200];
+        snprintf(text, sizeof text,
+                 "<ir_version: 8, opset_import: [\"\" : 17]> g (float[2,2] x) => (y) <int64[2] s={0,-1}> { y = %s }",
+                 moves[i]);
+        Error err = {STATUS_OK, ""};
+        Model *model = parse_model(text), *working;
+        LossSpec loss = {.kind = LOSS_LINEAR, .weight = 1, .target_name = "t"};
+        const char *names[] = {"x", NULL};
+        WorkingOptions options = {.losses = &loss, .loss_count = 1, .gradients = true, .input_gradients = names};
+        assert_ok(working_build(model, &options, &working, &err), &err);
+        Plan *plan;
+        graph_add_output(working->graph, graph_find(working->graph, "x")->gradient);
+        assert_ok(plan_build(working, NULL, &(PlanOptions){0}, &plan, &err), &err);
+        const float x[4] = {1, 2, 3, 4}, weights[4] = {5, -6, 7, -8}; /* y * t, summed: its gradient is t */
+        memcpy(plan_input(plan, 0), x, sizeof x);
+        memcpy(plan_input(plan, 1), weights, sizeof weights);
+        assert_ok(plan_run(plan, 0, 1, false, &err), &err);
+        assert_memory_equal(plan_output(plan, working->graph->output_count - 1), weights, sizeof weights);
+        plan_free(plan);
+        model_free(working);
+        model_free(model);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -350,6 +379,7 @@ int main(void)
         cmocka_unit_test(metrics_are_those_of_the_whole_data),
         cmocka_unit_test(tasks_on_the_same_samples_are_trained_as_the_sum_of_their_losses),
         cmocka_unit_test(gradients_of_inputs_are_those_of_differences),
+        cmocka_unit_test(a_gradient_that_only_passes_through_a_reshape_is_kept),
         cmocka_unit_test(a_pass_is_over_the_largest_task_and_shorter_ones_begin_anew),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
