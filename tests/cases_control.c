@@ -17,6 +17,8 @@ const GradientCase cases_control[] = {
      .nodes = "hn, y = Scan<num_scan_inputs=1, body = cell (T[2,3] h, T[2,3] xt) => (T[2,3] next, T[2,3] out) { p = MatMul(h, w) q = Add(p, xt) next = Tanh(q) out = Identity(next) }>(h0, x)", .outputs = "hn y", .wrt = "h0 x w"},
     {.name = "Scan: backwards, other axes", .inputs = "T[2] s, T[2,4] x",
      .nodes = "sn, y = Scan<num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[-1], scan_input_directions=[1], scan_output_directions=[1], body = cell (T[2] a, T[2] b) => (T[2] c, T[2] d) { c = Mul(a, b) d = Add(a, b) }>(s, x)", .outputs = "sn y", .wrt = "s x"},
+    {.name = "Scan: every sample by itself, opset 8", .opsets = "\"\" : 8", .inputs = "T[2,3] h0, T[2,4,3] x, T[2,4] g, T[3,3] w",
+     .nodes = "hn, y = Scan<num_scan_inputs=2, directions=[0, 1], body = cell (T[3] h, T[3] xt, T gt) => (T[3] next, T[3] out) { p = MatMul(h, w) q = Mul(xt, gt) r = Add(p, q) next = Tanh(r) out = Mul(next, gt) }>(, h0, x, g)", .outputs = "hn y", .wrt = "h0 x g w"},
     {.name = "Scan: shape arithmetic in the body", .inputs = "T[2,3] s, T[4,6] x",
      .nodes = "sn = Scan<num_scan_inputs=1, body = cell (T[2,3] a, T[6] b) => (T[2,3] c) { d = Shape(a) e = Reshape(b, d) c = Mul(a, e) }>(s, x)", .outputs = "sn", .wrt = "s x"},
     {0},

@@ -539,44 +539,89 @@ static Value *build_step(Builder *b, Value *x, int axis, int64_t t)
     return build_finish(b, node);
 }
 
+/* All turns over `values` (states, scan inputs), which gives `results` (states, scan outputs). */
+static Status scan_write(const Node *node, Builder *b, const Scanning *scan, const int *axes, Value *const *values,
+                         Value **results, Error *err)
+{
+    Arena *arena = &node->graph->model->arena;
+    Value **in = arena_array(arena, Value *, (size_t)node->input_count + 1);
+    Value **out = arena_array(arena, Value *, scan->body->output_count + 1);
+    Value ***items = arena_array(arena, Value **, (size_t)scan->outputs + 1);
+    for (int s = 0; s < scan->outputs; s++)
+        items[s] = arena_array(arena, Value *, (size_t)scan->turns + 1);
+    memcpy(in, values, (size_t)scan->states * sizeof *in);
+    for (int64_t t = 0; t < scan->turns; t++) {
+        for (int i = 0; i < scan->inputs; i++) {
+            bool back = scan_int(node, "scan_input_directions", i) != 0;
+            in[scan->states + i] = build_step(b, values[scan->states + i], axes[i], back ? scan->turns - 1 - t : t);
+        }
+        TRY(b->status);
+        TRY(compose_body(b, scan->body, in, out, err));
+        memcpy(in, out, (size_t)scan->states * sizeof *in);
+        for (int s = 0; s < scan->outputs; s++)
+            items[s][t] = out[scan->states + s];
+    }
+    for (int i = 0; i < node->output_count; i++) {
+        int s = i - scan->states;
+        if (node->outputs[i])
+            results[i] = s < 0 ? in[i]
+                               : build_stack(b, items[s], scan->turns, scan_int(node, "scan_output_axes", s),
+                                             scan_int(node, "scan_output_directions", s) != 0);
+    }
+    return b->status;
+}
+
+/* Scan-8: every sample by itself. */
+static Status scan_write_batched(const Node *node, Builder *b, const Scanning *scan, const int *axes, Value **results,
+                                 Error *err)
+{
+    Arena *arena = &node->graph->model->arena;
+    const int64_t batch = node->inputs[0]->type.dims[0];
+    Value **values = arena_array(arena, Value *, (size_t)node->input_count + 1);
+    Value **given = arena_array(arena, Value *, (size_t)node->output_count + 1);
+    Value ***samples = arena_array(arena, Value **, (size_t)node->output_count + 1);
+    for (int i = 0; i < node->output_count; i++)
+        samples[i] = arena_array(arena, Value *, (size_t)batch + 1);
+    for (int64_t n = 0; n < batch; n++) {
+        for (int i = 0; i < node->input_count; i++)
+            values[i] = build_step(b, node->inputs[i], 0, n);
+        TRY(b->status);
+        TRY(scan_write(node, b, scan, axes, values, given, err));
+        for (int i = 0; i < node->output_count; i++)
+            samples[i][n] = given[i];
+    }
+    for (int i = 0; i < node->output_count; i++)
+        if (node->outputs[i])
+            results[i] = build_stack(b, samples[i], batch, 0, false);
+    return b->status;
+}
+
 static Status scan_expand(Node *node, Builder *b, Error *err)
 {
     Scanning scan = {0};
     Arena *arena = &node->graph->model->arena;
     TRY(scan_read(node, node->input_count, &scan, err));
+    const int batched = node_int(node, "batched", 0) != 0;
+    const int64_t batch = batched && node->inputs[0]->type.rank > 0 ? node->inputs[0]->type.dims[0] : 1;
     int *axes = arena_array(arena, int, (size_t)scan.inputs);
-    for (int i = 0; i < scan.inputs; i++) {
-        const Type *type = &node->inputs[scan.states + i]->type;
-        TRY(scan_turns(node, &scan, i, type->rank, type->dims, &axes[i], err));
+    for (int i = 0; i < node->input_count; i++) {
+        const Type *type = &node->inputs[i]->type;
+        if (batched && (type->rank < 1 || type->dims[0] != batch))
+            return infer_fail(node, err, "input %d has no batch of %lld", i, (long long)batch);
+        if (i >= scan.states)
+            TRY(scan_turns(node, &scan, i - scan.states, type->rank - batched, type->dims + batched,
+                           &axes[i - scan.states], err));
     }
-    if (scan.turns < 1 || scan.turns > TURNS_MAX || node_int(node, "batched", 0))
+    if (scan.turns < 1 || batch < 1 || scan.turns > TURNS_MAX / batch)
         return STATUS_OK;
-    Value **in = arena_array(arena, Value *, (size_t)node->input_count + 1);
-    Value **out = arena_array(arena, Value *, scan.body->output_count + 1);
-    Value ***items = arena_array(arena, Value **, (size_t)scan.outputs + 1);
-    for (int s = 0; s < scan.outputs; s++)
-        items[s] = arena_array(arena, Value *, (size_t)scan.turns + 1);
-    memcpy(in, node->inputs, (size_t)scan.states * sizeof *in);
-    for (int64_t t = 0; t < scan.turns; t++) {
-        for (int i = 0; i < scan.inputs; i++) {
-            bool back = scan_int(node, "scan_input_directions", i) != 0;
-            in[scan.states + i] = build_step(b, node->inputs[scan.states + i], axes[i], back ? scan.turns - 1 - t : t);
-        }
-        TRY(compose_body(b, scan.body, in, out, err));
-        memcpy(in, out, (size_t)scan.states * sizeof *in);
-        for (int s = 0; s < scan.outputs; s++)
-            items[s][t] = out[scan.states + s];
-    }
-    for (int i = 0; i < node->output_count && b->status == STATUS_OK; i++) {
-        int s = i - scan.states;
-        if (!node->outputs[i])
-            continue;
-        Value *result = s < 0 ? in[i]
-                              : build_stack(b, items[s], scan.turns, scan_int(node, "scan_output_axes", s),
-                                            scan_int(node, "scan_output_directions", s) != 0);
-        if (result)
-            value_replace_uses(node->outputs[i], result);
-    }
+    Value **results = arena_array(arena, Value *, (size_t)node->output_count + 1);
+    if (batched)
+        TRY(scan_write_batched(node, b, &scan, axes, results, err));
+    else
+        TRY(scan_write(node, b, &scan, axes, node->inputs, results, err));
+    for (int i = 0; i < node->output_count; i++)
+        if (node->outputs[i] && results[i])
+            value_replace_uses(node->outputs[i], results[i]);
     return b->status;
 }
 
