@@ -156,6 +156,7 @@ const GradientCase cases_arith[] = {
     {.name = "Clip: upper", .inputs = "T[5,7] x", .nodes = "y = Clip(x, \"\", hi)", .wrt = "x", .constants = "T hi = {0.3}"},
     {.name = "Clip: none", .inputs = "T[5,7] x", .nodes = "y = Clip(x)", .wrt = "x"},
     {.name = "Clip: bounds that are computed", .inputs = "T[5,7] x, T lo, T hi", .nodes = "y = Clip(x, lo, hi)", .wrt = "x lo hi", .values = "lo=-0.6..-0.5 hi=0.5..0.6"},
+    {.name = "Clip: bounds that have changed sides", .inputs = "T[5,7] x, T lo, T hi", .nodes = "y = Clip(x, lo, hi)", .wrt = "x lo hi", .values = "lo=0.3..0.6 hi=-0.4..0.1"},
     {.name = "Clip: upper bound computed", .inputs = "T[5,7] x, T hi", .nodes = "y = Clip(x, \"\", hi)", .wrt = "x hi", .values = "hi=0.1..0.6"},
     {.name = "Clip: relu6 behind a convolution", .inputs = "T[2,20,4,3] x, T[20,20,1,1] w", .nodes = "h = Conv(x, w) y = Clip(h, lo, hi)", .wrt = "x w", .constants = "T lo = {0}, T hi = {0.5}"},
     {.name = "Clip: away from zero behind a convolution", .inputs = "T[2,20,4,3] x, T[20,20,1,1] w", .nodes = "h = Conv(x, w) y = Clip(h, lo, hi)", .wrt = "x w", .constants = "T lo = {0.2}, T hi = {0.5}"},

@@ -20,6 +20,10 @@ const GradientCase cases_softmax[] = {
 
     {.name = "NegativeLogLikelihoodLoss: mean", .inputs = "T[4,5] x, int64[4] t", .nodes = "y = NegativeLogLikelihoodLoss(x, t)", .wrt = "x", .values = "t=0..4"},
     {.name = "NegativeLogLikelihoodLoss: weighted mean with ignored targets", .inputs = "T[4,3,2] x, int64[4,2] t, T[3] w", .nodes = "y = NegativeLogLikelihoodLoss<ignore_index=-1>(x, t, w)", .wrt = "x", .values = "t={0,-1,2,1,-1,0,2,2} w=0.5..2"},
+    {.name = "NegativeLogLikelihoodLoss: by the weights of a mean", .inputs = "T[4,3,2] x, int64[4,2] t, T[3] w", .nodes = "y = NegativeLogLikelihoodLoss<ignore_index=1>(x, t, w)", .wrt = "x w", .values = "t=0..2 w=0.5..2"},
+    {.name = "NegativeLogLikelihoodLoss: by the weights of a sum", .inputs = "T[4,3] x, int32[4] t, T[3] w", .nodes = "y = NegativeLogLikelihoodLoss<reduction=\"sum\">(x, t, w)", .wrt = "x w", .values = "t=0..2 w=0.5..2"},
+    {.name = "NegativeLogLikelihoodLoss: by the weights of each", .inputs = "T[4,3,2,2] x, int64[4,2,2] t, T[3] w", .nodes = "y = NegativeLogLikelihoodLoss<reduction=\"none\", ignore_index=0>(x, t, w)", .wrt = "x w", .values = "t=0..2 w=0.5..2"},
+    {.name = "SoftmaxCrossEntropyLoss: by the weights", .inputs = "T[4,3,2] x, int64[4,2] t, T[3] w", .nodes = "y = SoftmaxCrossEntropyLoss(x, t, w)", .wrt = "x w", .values = "t=0..2 w=0.5..2"},
     {.name = "NegativeLogLikelihoodLoss: sum", .inputs = "T[4,5] x, int32[4] t", .nodes = "y = NegativeLogLikelihoodLoss<reduction=\"sum\">(x, t)", .wrt = "x", .values = "t=0..4"},
     {.name = "NegativeLogLikelihoodLoss: none", .inputs = "T[4,5,2] x, int64[4,2] t, T[5] w", .nodes = "y = NegativeLogLikelihoodLoss<reduction=\"none\">(x, t, w)", .wrt = "x", .values = "t=0..4 w=0.5..2"},
     {.name = "SoftmaxCrossEntropyLoss of ONNX: mean", .inputs = "T[4,5] x, int64[4] t", .nodes = "y = SoftmaxCrossEntropyLoss(x, t)", .wrt = "x", .values = "t=0..4"},

@@ -461,10 +461,18 @@ static Status clip_grad(GradContext *context, Error *err)
     if (context->wants[0])
         context->dx[0] = build_finish(
             b, build_node(b, DOMAIN_INTERNAL, "ClipGrad", (Value *[]){dy, node->outputs[0], low, high}, 4, 1));
-    if (low != NULL && context->wants[1])
-        give(context, 1, build3(b, "Where", build2(b, "Less", x, low), dy, build_scalar(b, dy->type.dtype, 0)));
-    if (high != NULL && context->wants[2])
-        give(context, 2, build3(b, "Where", build2(b, "Greater", x, high), dy, build_scalar(b, dy->type.dtype, 0)));
+    /* y = min(max(x, low), high): where low is above high, y is high whatever x is */
+    if (low != NULL && context->wants[1]) {
+        Value *at_low = build2(b, "Less", x, low);
+        if (high != NULL)
+            at_low = build2(b, "And", at_low, build2(b, "LessOrEqual", low, high));
+        give(context, 1, build3(b, "Where", at_low, dy, build_scalar(b, dy->type.dtype, 0)));
+    }
+    if (high != NULL && context->wants[2]) {
+        Value *raised = low == NULL ? x : build2(b, "Max", x, low);
+        give(context, 2,
+             build3(b, "Where", build2(b, "Greater", raised, high), dy, build_scalar(b, dy->type.dtype, 0)));
+    }
     return b->status;
 }
 

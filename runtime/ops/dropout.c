@@ -179,6 +179,8 @@ static Status dropout_grad(GradContext *context, Error *err)
         context->dx[0] = context->dy[0];
         return STATUS_OK;
     }
+    if (node->input_count > 1 && context->wants[1])
+        return node_unsupported(node, err, "no gradient with respect to the ratio");
     while (node->output_count < 2)
         node_add_output(node, graph_unique_name(node->graph, "mask"));
     if (!node->outputs[1])

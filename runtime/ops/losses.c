@@ -263,15 +263,57 @@ static Status onnx_cross_entropy_expand(Node *node, Builder *b, Error *err)
     return b->status;
 }
 
+static Value *build_nll(Builder *b, const Node *node, Value *x, Value *weights, const char *reduction)
+{
+    Node *made = build_node(b, "", "NegativeLogLikelihoodLoss", (Value *[]){x, node->inputs[1], weights}, 3, 1);
+    if (made != NULL) {
+        node_copy_attrs(made, node);
+        node_set_string(made, "reduction", reduction);
+    }
+    return build_finish(b, made);
+}
+
+/* With l_s = -x_st: dw_c = sum over the samples of class c of dloss_s l_s; for a mean of (l_s - loss) dloss / W, W
+ * being the sum of weights. The sum by classes is that of the gradient by x. */
+static Value *nll_weight_grad(Builder *b, const Node *node, Value *dy, bool mean)
+{
+    Value *x = node->inputs[0], *each = build_nll(b, node, x, NULL, "none");
+    if (mean) {
+        Value *minus =
+            build2(b, "Expand", build_scalar(b, x->type.dtype, -1), build_ints(b, x->type.dims, (size_t)x->type.rank));
+        dy = build2(b, "Div", dy, build_nll(b, node, minus, node->inputs[2], "sum"));
+        each = build2(b, "Sub", each, node->outputs[0]);
+    }
+    Value *arriving = build1(b, "Neg", build2(b, "Mul", dy, each));
+    Node *made = build_node(b, DOMAIN_INTERNAL, "NegativeLogLikelihoodLossGrad",
+                            (Value *[]){arriving, x, node->inputs[1], NULL}, 4, 1);
+    if (made != NULL) {
+        node_copy_attrs(made, node);
+        node_set_string(made, "reduction", "none");
+    }
+    int64_t axes[RANK_MAX];
+    size_t count = 0;
+    for (int i = 0; i < x->type.rank; i++)
+        if (i != 1)
+            axes[count++] = i;
+    Node *sum = build_node(b, "", "ReduceSum", (Value *[]){build_finish(b, made), build_ints(b, axes, count)}, 2, 1);
+    if (sum != NULL)
+        node_set_int(sum, "keepdims", 0);
+    return build_finish(b, sum);
+}
+
 /* loss_s = -w_t x_st: dx_sc = -w_t dloss_s at c = t and 0 elsewhere, divided by the sum of weights for a mean (PyTorch,
  * aten/src/ATen/native/LossNLL.cpp, says the same of nll_loss_backward). */
 static Status nll_grad(GradContext *context, Error *err)
 {
-    (void)err;
+    LossSetup setup;
     const Node *node = context->node;
+    TRY(loss_setup(node, &setup, err));
     Value *inputs[] = {context->dy[0], node->inputs[0], node->inputs[1], node_input(node, 2)};
+    if (inputs[3] != NULL && context->wants[2])
+        context->dx[2] = nll_weight_grad(&context->b, node, context->dy[0], setup.reduction == REDUCTION_MEAN);
     if (!context->wants[0])
-        return STATUS_OK;
+        return context->b.status;
     Node *made = build_node(&context->b, DOMAIN_INTERNAL, "NegativeLogLikelihoodLossGrad", inputs, 4, 1);
     if (made != NULL)
         node_copy_attrs(made, node);
