@@ -218,10 +218,11 @@ static bool look_at_inference(Check *check)
     Error err = {STATUS_OK, ""};
     size_t before = check_level_count(check, LEVEL_ERROR);
     look_at_batch(check);
-    if (build(check, 0, (WorkingOptions){0}, &working, &err) != STATUS_OK) {
+    Status status = build(check, 0, (WorkingOptions){0}, &working, &err);
+    if (status != STATUS_OK) {
         look_at_graph(check, check->document->graph);
         if (check_level_count(check, LEVEL_ERROR) == before)
-            check_add(check, CODE_SHAPES, NULL, "%s", err.message);
+            check_add(check, status == STATUS_UNSUPPORTED ? CODE_CANNOT_RUN : CODE_SHAPES, NULL, "%s", err.message);
         return false;
     }
     look_at_graph(check, working->graph);

@@ -163,6 +163,8 @@ Status node_check_alike(const Node *node, int index, DType first, DType dtype, E
     if ((node->op->traits & OP_FLOATS) != 0 && !dtype_is_float(first))
         return infer_fail(node, err, "of %s; floats are expected", dtype_name(first));
     bool exact = (node->op->traits & OP_ANY_DTYPE) != 0; /* such rows move bytes */
+    if (!exact && (dtype == DTYPE_C64 || dtype == DTYPE_C128))
+        return fail(err, STATUS_UNSUPPORTED, "%s: not defined for %s", node_text(node), dtype_name(dtype));
     bool alike = (node->op->traits & OP_ALIKE) == 0 || first == dtype ||
                  (!exact && dtype_is_float(first) && dtype_is_float(dtype));
     return alike ? STATUS_OK

@@ -157,7 +157,8 @@ bool type_fits(const Type *type);
 double node_flops(const Node *node);
 double node_bytes(const Node *node);
 
-/* OP_ALIKE and OP_FLOATS, asked of one input: `dtype` beside `first`, the dtype of input 0. */
+/* OP_ALIKE and OP_FLOATS, asked of one input: `dtype` beside `first`, the dtype of input 0; and that complex
+ * numbers are only moved. */
 Status node_check_alike(const Node *node, int index, DType first, DType dtype, Error *err);
 /* The row's counts of inputs and outputs, and that none of the required ones is omitted: what infer and eval may rely
  * on. */

@@ -52,15 +52,15 @@ static bool captures_active(const Reverse *r, const Node *node)
     return false;
 }
 
-/* Forward: what depends on wrt. */
+/* Forward: what depends on wrt by more than a shape (RandomNormalLike, EyeLike). */
 static void mark_active(Reverse *r, Value *const *wrt, size_t count)
 {
     map_release(&r->active);
     for (size_t i = 0; i < count; i++)
         map_set(&r->active, wrt[i]->name, wrt[i]);
     for (Node *node = r->graph->first; node != NULL; node = node->next) {
-        bool depends = captures_active(r, node);
-        for (int i = 0; i < node->input_count; i++)
+        bool depends = captures_active(r, node), shape_only = node->op && (node->op->traits & OP_SHAPE_ONLY) != 0;
+        for (int i = 0; i < node->input_count && !shape_only; i++)
             depends |= node->inputs[i] != NULL && map_has(&r->active, node->inputs[i]->name);
         for (int i = 0; i < node->output_count && depends; i++)
             if (carries_gradient(node->outputs[i]))

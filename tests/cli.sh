@@ -450,6 +450,28 @@ grep -q "E07 data-dependent-shape NonZero 'n': " out || bad "check does not say 
 run 4 tune looped.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --epochs 1 -o none.onnx
 nothing none.onnx
 
+# Numbers of a kind that a row cannot compute are named before anything runs.
+model complex.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+complex (complex64[N,4] x) => (complex64[N,4] y) { h = Identity (x) ["/neg"] y = Neg (h) }
+TEXT
+run 4 check complex.onnx --run-only
+grep -q "E03 cannot-run  *Neg '/neg': not defined for complex64" out || bad "check does not say E03 of complex numbers"
+
+# Noise of a layer's shape hinders no gradient (a variational encoder).
+model noise.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+noise (float[N,20] x) => (float[N,4] y) <float[20,4] w = {0.3, -0.2, 0.1, ...}, float[20,4] v = {0.1, -0.1, ...}> {
+  mean = MatMul (x, w)
+  deviation = MatMul (x, v)
+  drawn = RandomNormalLike (deviation)
+  scaled = Mul (drawn, deviation)
+  y = Add (mean, scaled)
+}
+TEXT
+run 0 check noise.onnx
+grep -q "trains 160 numbers in 2 of 2 parameters" out || bad "check does not train through noise"
+
 # A condition on the whole batch: what was written is compared batch by batch as it was trained.
 model branched.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
