@@ -7,6 +7,8 @@ const GradientCase cases_control[] = {
      .nodes = "y = If<then_branch = yes () => (T[2,3] a) { a = Mul(x, z) }, else_branch = no () => (T[2,3] b) { b = Sub(x, z) }>(c)", .wrt = "x z"},
     {.name = "If: not taken by data", .inputs = "T[2,3] x, T[2,3] z, bool[1] c", .values = "c=0",
      .nodes = "y = If<then_branch = yes () => (T[2,3] a) { a = Mul(x, z) }, else_branch = no () => (T[2,3] b) { b = Sub(x, z) }>(c)", .wrt = "x z"},
+    {.name = "If: a guard of what is not taken", .inputs = "T[2,3] x, T[2,3] z, bool c", .values = "c=0 x=-2..-0.5 z=0..0",
+     .nodes = "y = If<then_branch = yes () => (T[2,3] a) { r = Sqrt(x) a = Div(r, z) }, else_branch = no () => (T[2,3] b) { b = If<then_branch = yes2 () => (T[2,3] a2) { a2 = Log(x) }, else_branch = no2 () => (T[2,3] b2) { b2 = Mul(x, x) }>(c) }>(c)", .wrt = "x"},
     {.name = "If: constant condition", .inputs = "T[2,3] x", .constants = "bool c = {0}",
      .nodes = "y = If<then_branch = yes () => (T[2,3] a) { a = Neg(x) }, else_branch = no () => (T[2,3] b) { b = Mul(x, x) }>(c)", .wrt = "x"},
     {.name = "Loop: a power by repeated products, with a scan output", .inputs = "T[3] x, T[3] z", .constants = "int64 m = {4}, bool c = {1}",

@@ -381,6 +381,63 @@ static bool same_type(const Type *a, const Type *b)
 
 /* ---- If, written out ---------------------------------------------------------------------------------- */
 
+/* What a branch reads is 0 while the other one is taken, and no gradient leaves it: where a condition guards it (x /
+ * |x| unless that is 0), both branches being computed would send NaN back, which no multiplication by 0 takes away. */
+typedef struct Gate {
+    Builder b;        /* before the branch */
+    Value *condition; /* of one element */
+    bool taken;       /* by which condition */
+    Map made;         /* name of a value around the branch -> what the branch reads in its place */
+} Gate;
+
+enum { IN_BRANCH = 1 << 20 }; /* Node.mark, for as long as a branch is gated */
+
+static Value *gate_value(Gate *g, Value *x)
+{
+    bool around = x->graph == g->b.graph && (x->producer == NULL || x->producer->mark != IN_BRANCH);
+    bool floats = type_known(&x->type) && (x->type.dtype == DTYPE_F32 || x->type.dtype == DTYPE_F64);
+    bool fixed = x->role == ROLE_STATE || (value_is_constant(x) && x->role != ROLE_PARAMETER);
+    if (!around || !floats || fixed)
+        return x;
+    Value *gated = map_get(&g->made, x->name);
+    if (gated == NULL) {
+        Value *zero = build_scalar(&g->b, x->type.dtype, 0);
+        gated = build3(&g->b, "Where", g->condition, g->taken ? x : zero, g->taken ? zero : x);
+        map_set(&g->made, x->name, gated);
+    }
+    return gated;
+}
+
+static void gate_node(Gate *g, Node *node)
+{
+    bool shape_only = node->op != NULL && (node->op->traits & OP_SHAPE_ONLY) != 0;
+    for (int i = 0; i < node->input_count && !shape_only; i++) {
+        Value *gated = node->inputs[i] == NULL ? NULL : gate_value(g, node->inputs[i]);
+        if (gated != NULL && gated != node->inputs[i])
+            node_set_input(node, i, gated);
+    }
+    for (size_t i = 0; i < node->attr_count; i++) /* bodies within read what is around them, too */
+        for (Node *inner = node->attrs[i]->g ? node->attrs[i]->g->first : NULL; inner; inner = inner->next)
+            gate_node(g, inner);
+}
+
+static Status gate_branch(Node *first, Node *end, Value *condition, bool taken, Error *err)
+{
+    if (first == end)
+        return STATUS_OK;
+    Gate g = {.b = builder_at(first->graph, first, "branch", err), .taken = taken};
+    map_init(&g.made);
+    g.condition = build_reshape(&g.b, condition, 0, NULL);
+    for (Node *node = first; node != end; node = node->next)
+        node->mark = IN_BRANCH;
+    for (Node *node = first; node != end && g.b.status == STATUS_OK; node = node->next)
+        gate_node(&g, node);
+    for (Node *node = first; node != end; node = node->next)
+        node->mark = 0;
+    map_release(&g.made);
+    return g.b.status;
+}
+
 static Status if_expand(Node *node, Builder *b, Error *err)
 {
     Graph *branches[2];
@@ -389,16 +446,22 @@ static Status if_expand(Node *node, Builder *b, Error *err)
     TRY(body_of(node, "then_branch", &branches[0], err));
     TRY(body_of(node, "else_branch", &branches[1], err));
     const bool known = value_is_constant(condition);
-    const Node *mark = b->before->previous;
+    Node *mark = b->before->previous, *last = mark;
     const int taken = known && tensor_f64_at(condition->constant, 0) == 0 ? 1 : 0;
     for (int i = 0; i < 2; i++) {
         out[i] = arena_array(arena, Value *, branches[i]->output_count + 1);
         if (!known || i == taken)
             TRY(compose_body(b, branches[i], NULL, out[i], err));
+        last = i == 0 ? b->before->previous : last;
     }
     for (int i = 0; i < node->output_count && !known; i++)
         if (node->outputs[i] && !same_type(&out[0][i]->type, &out[1][i]->type))
             return decline(b, mark);
+    if (!known) {
+        Node *second = last ? last->next : b->graph->first;
+        TRY(gate_branch(mark ? mark->next : b->graph->first, second, condition, true, err));
+        TRY(gate_branch(second, b->before, condition, false, err)); /* its gates come before it: behind the first */
+    }
     for (int i = 0; i < node->output_count && b->status == STATUS_OK; i++) {
         Value *result = out[taken][i];
         if (!node->outputs[i])
