@@ -110,7 +110,9 @@ static Status fill_places(EvalContext *context, Error *err)
 Status node_eval(EvalContext *context, Error *err)
 {
     const OpDef *op = context->node->op;
-    if (op == NULL || op->eval == NULL)
+    if (op == NULL)
+        return node_refuse(context->node, err);
+    if (op->eval == NULL)
         return fail(err, STATUS_UNSUPPORTED, "%s: no implementation of operator %s%s%s at opset %d",
                     node_text(context->node), context->node->domain, context->node->domain[0] != '\0' ? "." : "",
                     context->node->op_type, context->node->opset);

@@ -72,6 +72,9 @@ static Status check_plannable(const Run *run, Error *err)
         if (array == NULL || array->kind != ARRAY_TENSOR || array->dtype == DTYPE_STRING)
             return fail(err, STATUS_UNSUPPORTED, "input '%s' is no tensor of numbers", graph->inputs[i]->name);
     }
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        if (node->op == NULL)
+            return node_refuse(node, err);
     for (size_t i = 0; i < graph->output_count; i++)
         if (!type_known(&graph->outputs[i]->type) || graph->outputs[i]->type.dtype == DTYPE_STRING)
             return fail(err, STATUS_UNSUPPORTED, "the shape of output '%s' depends on data", graph->outputs[i]->name);
