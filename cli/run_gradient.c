@@ -114,6 +114,25 @@ static Status feed(Plan *plan, const Graph *graph, const Model *model, const Arr
     return STATUS_OK;
 }
 
+/* Vectors and single numbers that nobody differentiates by (the shape that a Reshape takes, a Resize's scales) are what
+ * was given, once and for all: shapes may follow from them. `undo` takes that back. */
+static bool is_setting(const RunFields *fields, const Value *input, const Array *given)
+{
+    bool asked = false;
+    for (size_t i = 0; i < fields->gradients.count; i++)
+        asked = asked || strcmp(fields->gradients.items[i], input->name) == 0;
+    return !asked && given != NULL && given->kind == ARRAY_TENSOR && given->rank <= 1 && given->dtype != DTYPE_STRING;
+}
+
+static void hold_settings(const RunFields *fields, Model *model, const Array *const *inputs, bool undo)
+{
+    for (size_t i = 0; i < model->graph->input_count; i++) {
+        Value *input = model->graph->inputs[i];
+        if (!input->is_initializer && is_setting(fields, input, inputs[i]))
+            input->constant = undo ? NULL : tensor_from_array(&model->arena, input->name, inputs[i]);
+    }
+}
+
 static Status build(const RunFields *fields, Model *model, const Array *const *inputs, const LossSpec *loss,
                     Arena *arena, Model **working, Error *err)
 {
@@ -135,7 +154,10 @@ static Status build(const RunFields *fields, Model *model, const Array *const *i
                               .gradients = true,
                               .live = true,
                               .input_gradients = names};
-    return working_build(model, &options, working, err);
+    hold_settings(fields, model, inputs, false);
+    Status status = working_build(model, &options, working, err);
+    hold_settings(fields, model, inputs, true);
+    return status;
 }
 
 /* Does a way of floats lead from the input to the output? One without a gradient passes a step function (Round, Sign),

@@ -431,6 +431,26 @@ TEXT
 run 2 run apart.onnx -i "$golden/../data/task_a.npz" --gradient x
 says err "regraft: --gradient: output 'y' does not depend on input 'x'"
 
+# A shape that is an input is known when a gradient is asked for beside it.
+model maker.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+maker (float[N,20] x) => (float[N,20] z, int64[2] s) <int64[2] shape = {-1, 5}> {
+  z = Abs (x)
+  s = Identity (shape)
+}
+TEXT
+model reshaped.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+reshaped (float[N,20] z, int64[2] s) => (float[M,5] y) <float two = {2}> {
+  r = Reshape (z, s)
+  y = Mul (r, two)
+}
+TEXT
+run 0 run maker.onnx -i "$golden/../data/task_a.npz" -o both.npz
+run 0 run reshaped.onnx -i both.npz --gradient z
+tests=$((tests + 1))
+awk '$1 == "z.gradient" { found = $3 == 0 && $5 == 2 } END { exit !found }' out || bad "a shape among the inputs: another gradient"
+
 # What shape a loop or NonZero gives depends on data: named, before and while training.
 model looped.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
