@@ -1,6 +1,5 @@
 /* tune on several processes: who started us, who writes, how many threads each has (docs/distributed.md). Only this
  * file of the tool reads what a launcher leaves in the environment. */
-#include <sched.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -18,20 +17,10 @@ static long launched_processes(void)
     return 1;
 }
 
-static int processors_here(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0)
-        return CPU_COUNT(&set);
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    return online > 0 ? (int)online : 1;
-}
-
-/* The machine's processors are divided among its processes, unless told; a launcher may have bound us to fewer. */
+/* The machine's cores are divided among its processes, unless told; a launcher may have bound us to fewer. */
 static int threads_of(const Tune *tune)
 {
-    long online = sysconf(_SC_NPROCESSORS_ONLN);
-    int share = (int)(online / comm_local_size(tune->comm)), bound = processors_here();
+    int share = process_cores(true) / comm_local_size(tune->comm), bound = process_cores(false);
     if (tune->fields->threads > 0)
         return (int)tune->fields->threads;
     return share > bound ? bound : share < 1 ? 1 : share;

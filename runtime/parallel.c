@@ -1,4 +1,6 @@
 /* The one thread pool: OpenMP's. Loops are split into contiguous ranges, the same at the same thread count. */
+#include <stdlib.h>
+
 #include "runtime/plan.h"
 
 #ifdef _OPENMP
@@ -62,6 +64,10 @@ void parallel_flush_denormals(void)
 void runtime_set_threads(int threads)
 {
 #ifdef _OPENMP
+    if (threads == 0 && getenv("OMP_NUM_THREADS") == NULL) {
+        int cores = process_cores(false);
+        threads = cores < omp_get_max_threads() ? cores : 0;
+    }
     if (threads > 0)
         omp_set_num_threads(threads);
 #else

@@ -18,7 +18,9 @@ extern const OpSet builtin_ops;
 
 /* ---- parallel.c ------------------------------------------------------------------------------------------- */
 
-void runtime_set_threads(int threads); /* of the one pool; 0 leaves it as it is */
+/* Of the one pool. 0: as OMP_NUM_THREADS says, else one for each core: kernels fill a core, its hyperthreads would only
+ * share its caches. */
+void runtime_set_threads(int threads);
 /* What numbers depend on, a line each: oneDNN's version and instruction set, threads, compiler. */
 void runtime_describe(Str *out);
 
@@ -166,6 +168,8 @@ Status samples_independent(Model *document, int64_t baked, bool *same, Error *er
 enum { PROCESS_LIBRARY_BYTES = 48 << 20 };
 size_t process_resident(void); /* bytes in memory now; 0 where the system does not tell */
 size_t process_peak(void);     /* the most there were */
+/* Cores, of whose processors (hyperthreads) it may run on one at least; `all`: those of the machine. */
+int process_cores(bool all);
 
 /* ---- peak.c, profile.c: where the time goes ---------------------------------------------------------------------- */
 
