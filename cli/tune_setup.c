@@ -163,6 +163,7 @@ static Status choose_parameters(Tune *tune, Error *err)
 {
     const TuneFields *f = tune->fields;
     TRY(params_find(tune->document, f->no_tie, &tune->params, err));
+    statistics_part(tune->document, &tune->params);
     TRY(freeze_read(tune->document, &tune->params, err));
     size_t count = tune->params.count;
     tune->wanted = calloc(count + 1, sizeof *tune->wanted);

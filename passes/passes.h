@@ -146,6 +146,9 @@ typedef struct ParamList {
 /* Finds parameters by role, from the gradient's path. Unties value-equal initializers *in the document's working
  * copies* by giving each consumer role its own entry. `no_tie` keeps exact copies apart. */
 Status params_find(Model *document, bool no_tie, ParamList *list, Error *err);
+/* Gives each module whose BatchNorm is in training form running statistics of its own, where an exporter has merged
+ * them (statistics.c). Before they move. */
+void statistics_part(Model *document, const ParamList *list);
 /* The owner's dims of more than one number; -1 when there are more than COPY_RANK_MAX. */
 int copy_layout_dims(const Tensor *owner, int64_t dims[COPY_RANK_MAX]);
 /* The copy is computed from its owner, not the same numbers in another order. */

@@ -364,6 +364,7 @@ static Status run(Direct *d, ParityResult *result, Error *err)
     TRY(read_losses(d, err));
     TRY(free_batch(d, path, err));
     TRY(params_find(d->document, false, &d->params, err));
+    statistics_part(d->document, &d->params);
     TRY(untrace(d, err));
     TRY(choose(d, err));
     TRY(params_new(&d->params, &d->store, err));

@@ -474,6 +474,30 @@ static void what_shared_a_tensor_keeps_its_numbers_when_another_moves(void **sta
     }
 }
 
+/* Two BatchNorms of which an exporter has merged what is equal at first, and two calls of one. */
+static void merged_statistics_are_parted_and_those_of_one_module_are_not(void **state)
+{
+    (void)state;
+    Model *model = parse(OPSET "g (float[N,2] x) => (y) <float[2] s={1,2}, float[2] t={3,4}, float[2] b={5,6}, "
+                               "float[2] c={7,8}, float[2] zero={0,0}, float[2] one={1,1}> {"
+                               "a, m1, v1 = BatchNormalization<training_mode=1>(x, s, b, zero, one)"
+                               "d, m2, v2 = BatchNormalization<training_mode=1>(a, s, b, zero, one)"
+                               "y, m3, v3 = BatchNormalization<training_mode=1>(d, t, c, zero, one) }");
+    ParamList list = params_of(model);
+    assert_int_equal(list.count, 4);
+    statistics_part(model, &list);
+    const Node *first = model->graph->first, *second = first->next, *third = second->next;
+    for (int i = 3; i < 5; i++) {
+        assert_ptr_equal(first->inputs[i], second->inputs[i]);
+        assert_ptr_not_equal(first->inputs[i], third->inputs[i]);
+        assert_ptr_not_equal(first->inputs[i]->constant, third->inputs[i]->constant);
+        assert_true(tensor_f64_at(first->inputs[i]->constant, 1) == (i == 3 ? 0 : 1));
+    }
+    Error err = {STATUS_OK, ""};
+    assert_ok(model_check(model, &err), &err);
+    model_free(model);
+}
+
 /* ---- what the file says of its state ---------------------------------------------------------------------------- */
 
 static void a_buffer_is_no_parameter_and_one_number_can_be_one(void **state)
@@ -626,6 +650,7 @@ int main(void)
         cmocka_unit_test(squares_move_with_what_they_are_of),
         cmocka_unit_test(a_table_that_the_graph_normalises_is_found_behind_it),
         cmocka_unit_test(what_shared_a_tensor_keeps_its_numbers_when_another_moves),
+        cmocka_unit_test(merged_statistics_are_parted_and_those_of_one_module_are_not),
         cmocka_unit_test(a_buffer_is_no_parameter_and_one_number_can_be_one),
         cmocka_unit_test(a_moved_parameter_is_trained_and_a_computed_table_is_not),
         cmocka_unit_test(what_the_exporter_made_of_no_parameter_is_none),
