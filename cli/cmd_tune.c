@@ -16,6 +16,7 @@ static const char *const recipes[] = {"auto", "plain", "probe", NULL};
 static const char *const optimizers[] = {"auto", "sgd", "adagrad", "rmsprop", "adam", "adamw", NULL};
 static const char *const schedules[] = {"auto", "constant", "step", "cosine", "linear", NULL};
 static const char *const inits[] = {"pretrained", "scratch", NULL};
+static const char *const caches[] = {"auto", "bf16", "off", NULL};
 static const char *const augments[] = {"auto", "none", "light", "strong", NULL};
 static const char *const frames[] = {"auto", "crop", "squash", "pad", NULL};
 static const char *const lengths[] = {"auto", "keep", "cut", NULL};
@@ -46,6 +47,10 @@ static const Option options[] = {
     {OPTION("--resize", 0, CHOICE, filter, "FILTER", "resampling, always anti-aliased"), .choices = filters},
     {OPTION("--crop", 0, REAL, crop, "PART", "part of the resized picture that the centre crop keeps")},
     {OPTION("--augment", 0, CHOICE, augment, "HOW", "random changes while fine-tuning"), .choices = augments},
+    {OPTION(
+         "--views", 0, INT, views, "N",
+         "augment each picture in N ways instead of anew in every epoch, and run what is frozen on those beforehand"),
+     .positive = true},
     {OPTION("--recipe", 0, CHOICE, recipe, "NAME",
             "auto: a probe on cached features, then fine-tuning from it, the better is kept; probe: the first alone; "
             "plain: keep "
@@ -66,6 +71,10 @@ static const Option options[] = {
     {OPTION("--epochs", 'e', INT, epochs, "N", "at most so many passes"), .positive = true},
     {OPTION("--batch", 'b', INT, batch, "N", "samples a step"), .positive = true},
     {OPTION("--accumulate", 0, INT, accumulate, "N", "steps an update"), .positive = true},
+    {OPTION("--cache", 0, CHOICE, cache, "HOW",
+            "fine-tuning a part: what the frozen one gives is kept from epoch to epoch. auto: in f32, where nothing "
+            "changes it; bf16: in half the room; off: computed in every epoch"),
+     .choices = caches},
     {OPTION("--memory", 0, SIZE, memory, "SIZE",
             "most that the process may take, as 900M or 2G: activations are computed again instead of kept, batches "
             "run in "

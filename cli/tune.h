@@ -1,5 +1,6 @@
 /* regraft tune: cmd_tune.c (options), tune_setup.c (model, data, head, preprocessing), tune_run.c (phases),
- * tune_report.c (file, table), tune_witness.c (what the file must compute). */
+ * tune_features.c (the frozen part, run beforehand), * tune_report.c (file, table), tune_witness.c (what the file must
+ * compute). */
 #ifndef REGRAFT_CLI_TUNE_H
 #define REGRAFT_CLI_TUNE_H
 
@@ -19,8 +20,8 @@ typedef enum LengthsChoice { LENGTHS_AUTO, LENGTHS_KEEP, LENGTHS_CUT } LengthsCh
 typedef struct TuneFields {
     const char *data, *val, *test, *output, *run_folder, *head, *preset, *size, *example, *resume;
     TextList train, freeze, losses, loss_weights, tasks, only, classes;
-    int recipe, optimizer, schedule, init, augment, frame, filter, lengths, precision, convolution, batchnorm;
-    int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden, memory;
+    int recipe, optimizer, schedule, init, augment, frame, filter, lengths, precision, convolution, batchnorm, cache;
+    int64_t ignore_index, epochs, batch, accumulate, seed, patience, warmup, threads, per_class, hidden, memory, views;
     double lr, momentum, weight_decay, beta1, beta2, epsilon, alpha, clip_norm, clip_value, label_smoothing, held_out,
         crop;
     const char *trace;
@@ -80,6 +81,7 @@ typedef struct Tune {
     size_t batch;
     size_t only_batch; /* the one that the file takes; 0: any */
     size_t resident;   /* bytes the process had before any plan */
+    size_t part_rows;  /* with --memory, samples that the whole model is run on at a time; 0: a batch */
     Precision precision;
     Comm *comm;  /* processes that train together; NULL: alone */
     int threads; /* of this process, for loading data */
@@ -99,7 +101,19 @@ const char *tune_output_name(const Tune *tune, size_t index);
 Status tune_measure(Tune *tune, const Dataset *set, const float *rows, const char *arm, const char *part,
                     Scores *scores, Error *err);
 
+/* ---- tune_features.c */
+typedef struct KeptFeatures {
+    FeatureCache caches[2]; /* of the training and of the validation data */
+    ArraySource sources[2];
+    const FeatureCache *cache; /* for the trainer; NULL: nothing is kept */
+    Source *parts[2];
+} KeptFeatures;
+/* Decides whether the frozen part is run beforehand, says so, and does it. */
+Status kept_open(Tune *tune, TrainOptions *options, KeptFeatures *kept, Error *err);
+void kept_release(KeptFeatures *kept);
+
 /* ---- tune_memory.c */
+size_t tune_cache_limit(const Tune *tune);                /* bytes of features in memory; more go to a file */
 FeatureLimits tune_feature_limits(Tune *tune, bool says); /* of running the frozen part; says: prints the bill */
 size_t tune_feature_batch(const Tune *tune);              /* samples that the frozen part is run on at a time */
 void tune_memory_begin(Tune *tune);                       /* before any plan is made */
@@ -147,6 +161,10 @@ Status tune_setup(Tune *tune, Error *err);
 Status tune_train(Tune *tune, Error *err);
 Status tune_save(Tune *tune, Error *err);
 void tune_release(Tune *tune);
+bool tune_augments(const Tune *tune);    /* pictures are changed at random in training */
+bool tune_keeps_order(const Tune *tune); /* samples are taken in the data's */
+bool tune_winograd(const Tune *tune);    /* may convolutions be Winograd's? */
+double seconds_now(void);
 Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *source, Error *err);
 /* Ctrl-C since the program began. */
 bool tune_interrupted(void *context);

@@ -10,7 +10,7 @@ enum {
     LATER_BYTES = 4 << 20 /* of PROCESS_LIBRARY_BYTES, what may still come when plans have been made */
 };
 
-static size_t cache_limit(const Tune *tune)
+size_t tune_cache_limit(const Tune *tune)
 {
     size_t quarter = (size_t)tune->fields->memory / 4;
     return quarter > 0 && quarter < CACHE_LIMIT ? quarter : CACHE_LIMIT;
@@ -50,7 +50,7 @@ FeatureLimits tune_feature_limits(Tune *tune, bool says)
 {
     return (FeatureLimits){.memory = (size_t)tune->fields->memory,
                            .process = process_bytes(tune),
-                           .rows = cache_limit(tune),
+                           .rows = tune_cache_limit(tune),
                            .on_bill = says ? progress_bill : NULL,
                            .context = &tune->progress};
 }

@@ -9,7 +9,7 @@
 #include "cli/profile.h"
 #include "cli/tune.h"
 
-static double seconds_now(void)
+double seconds_now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -38,7 +38,18 @@ static AugmentSpec augmentation(const Tune *tune)
     return spec;
 }
 
-static bool keeps_order(const Tune *tune)
+bool tune_augments(const Tune *tune)
+{
+    AugmentSpec spec = augmentation(tune);
+    return spec.flip || spec.crop_area < 1;
+}
+
+bool tune_winograd(const Tune *tune)
+{
+    return tune->fields->convolution == CONVOLUTION_AUTO;
+}
+
+bool tune_keeps_order(const Tune *tune)
 {
     return tune->fields->no_shuffle || (tune->fields->recipe == RECIPE_PLAIN && !tune->fields->shuffle);
 }
@@ -53,7 +64,7 @@ Status tune_source(Tune *tune, const Dataset *set, bool train, DatasetSource *so
                              .ranks = comm_size(tune->comm),
                              .threads = tune->threads,
                              .memory = tune->fields->memory > 0 ? 1 : 0, /* the least: two batches */
-                             .keep_order = keeps_order(tune)};
+                             .keep_order = tune_keeps_order(tune)};
     TRY(dataset_source_init(source, set, &tune->picture, &options, err));
     source->interrupted = train ? NULL : tune_interrupted; /* the trainer asks by itself */
     source->source.comm = tune->comm;
@@ -103,7 +114,7 @@ static TrainOptions train_options(Tune *tune, double lr_absent, uint64_t epochs_
                             .plain_only = f->plain_kernels,
                             .profile = f->profile || f->trace != NULL,
                             .precision = tune->precision,
-                            .winograd = tune->fields->convolution == CONVOLUTION_AUTO,
+                            .winograd = tune_winograd(tune),
                             .running_statistics = f->batchnorm == BATCHNORM_RUNNING,
                             .no_decay_1d = !plain,
                             .diverged_factor = plain ? 0 : 50,
@@ -201,7 +212,7 @@ static Status fit_probe(Tune *tune, Error *err)
     DatasetSource source;
     FeatureCache cache = {0};
     Probe probe = {0};
-    PlanOptions how = {.precision = tune->precision, .winograd = tune->fields->convolution == CONVOLUTION_AUTO};
+    PlanOptions how = {.precision = tune->precision, .winograd = tune_winograd(tune)};
     const FeatureLimits limits = tune_feature_limits(tune, true);
     Status status = tune_source(tune, tune->data.train, false, &source, err);
     if (status == STATUS_OK)
@@ -358,12 +369,19 @@ static Status open_training(Tune *tune, const TrainOptions *options, Trainer **t
     return part_open(tune, PART_VAL, val, err);
 }
 
+static Status run_training(Tune *tune, const TrainOptions *options, Trainer *trainer, Source *train, Source *val,
+                           Error *err)
+{
+    TRY(go_on(tune, trainer, options->checkpoint, err));
+    return trainer_run(trainer, train, val, err);
+}
+
 /* A folder's order is one class after the other: a net that sees it so unlearns each for the next. */
 static void warn_of_order(Tune *tune)
 {
     const Dataset *set = tune->data.train;
     size_t count = dataset_count(set);
-    if (!keeps_order(tune) || count <= tune->batch || dataset_target_count(set) == 0 ||
+    if (!tune_keeps_order(tune) || count <= tune->batch || dataset_target_count(set) == 0 ||
         dataset_class_count(set, 0) < 2 || dataset_label(set, 0, 0) == dataset_label(set, 0, count - 1))
         return;
     for (size_t i = 1; i < count; i++)
@@ -400,23 +418,30 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     TrainOptions options = train_options(tune, lr, epochs);
     Trainer *trainer = NULL;
     PartSource train = {.count = 0}, val = {.count = 0};
+    KeptFeatures kept = {.cache = NULL};
     tune_memory_options(tune, &options);
     tune->tuned =
         (Arm){.name = name, .val = no_scores, .test = no_scores, .trainable = tune_count_trainable(&tune->params)};
     progress_phase(&tune->progress, name);
     warn_of_order(tune);
-    Status status = open_training(tune, &options, &trainer, &train, &val, err);
+    Status status = kept_open(tune, &options, &kept, err);
+    if (status == STATUS_OK && kept.cache != NULL)
+        status = trainer_new(tune->document, &tune->params, kept.cache, &options, &trainer, err);
+    else if (status == STATUS_OK)
+        status = open_training(tune, &options, &trainer, &train, &val, err);
     if (status == STATUS_OK)
-        status = go_on(tune, trainer, options.checkpoint, err);
-    if (status == STATUS_OK)
-        status = trainer_run(trainer, train.source, val.source, err);
+        status = kept.cache != NULL ? run_training(tune, &options, trainer, kept.parts[0], kept.parts[1], err)
+                                    : run_training(tune, &options, trainer, train.source, val.source, err);
     if (status == STATUS_OK)
         status = look_at_unreached(tune, trainer, err);
     tune->tuned.seconds = seconds_now() - begin;
-    part_release(&train); /* a loader holds batches: measuring opens its own */
-    part_release(&val);
     if (status == STATUS_OK)
         status = show_profile(tune, trainer, err);
+    if (status == STATUS_OK && kept.cache != NULL)
+        trainer_leave_cache(trainer, tune->part_rows);
+    kept_release(&kept);
+    part_release(&train); /* a loader holds batches: measuring opens its own */
+    part_release(&val);
     if (status == STATUS_OK)
         status = evaluate_arm(tune, trainer, &tune->tuned, err);
     tune->tuned.measured = status == STATUS_OK;
@@ -469,6 +494,8 @@ static Status check_memory(Tune *tune, Error *err)
     Status status = open_training(tune, &options, &trainer, &train, &val, err);
     if (status == STATUS_OK)
         status = trainer_prepare(trainer, train.source, val.source, err);
+    if (status == STATUS_OK)
+        tune->part_rows = trainer_bill(trainer).part_rows;
     part_release(&train);
     part_release(&val);
     trainer_free(trainer);

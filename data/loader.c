@@ -328,20 +328,22 @@ static void bucket(const Lengths *lengths, size_t *order, size_t count, size_t b
     free(places);
 }
 
-/* Several processes take every batch apart in contiguous parts, the last, shorter one too. */
-static size_t keep_own_part(Loader *loader, size_t batch)
+void loader_shuffle(uint64_t seed, uint64_t epoch, size_t *order, size_t count)
 {
-    size_t count = loader->set->count, kept = 0;
-    size_t rank = (size_t)loader->options.rank, ranks = (size_t)loader->options.ranks;
-    if (ranks <= 1)
-        return count;
-    for (size_t at = 0; at < count; at += batch) {
+    Rng rng = rng_at(seed, rng_mix(0x0d3e, epoch));
+    rng_shuffle(&rng, order, count);
+}
+
+size_t loader_own_part(size_t *order, size_t count, size_t batch, size_t rank, size_t ranks)
+{
+    size_t kept = 0;
+    for (size_t at = 0; ranks > 1 && at < count; at += batch) {
         size_t size = count - at < batch ? count - at : batch;
         size_t begin = size * rank / ranks, end = size * (rank + 1) / ranks;
-        memmove(loader->order + kept, loader->order + at + begin, (end - begin) * sizeof *loader->order);
+        memmove(order + kept, order + at + begin, (end - begin) * sizeof *order);
         kept += end - begin;
     }
-    return kept;
+    return ranks > 1 ? kept : count;
 }
 
 static Status check_parts(const Loader *loader, size_t batch, Error *err)
@@ -373,7 +375,8 @@ Status loader_start(Loader *loader, uint64_t epoch, bool train, size_t batch, si
             if (loader->options.lengths != NULL)
                 bucket(loader->options.lengths, loader->order, count, batch, &rng);
         }
-        loader->count = count = keep_own_part(loader, batch);
+        loader->count = count =
+            loader_own_part(loader->order, count, batch, (size_t)loader->options.rank, (size_t)loader->options.ranks);
         batch = loader->options.ranks > 1 ? batch / (size_t)loader->options.ranks : batch;
         loader->epoch = epoch;
         loader->train = train;

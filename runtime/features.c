@@ -1,19 +1,29 @@
 /* The frozen part, run once: every value at the border between what no trainable parameter reaches and the rest is kept
- * for each sample, in memory or, beyond a limit, in an unlinked temporary file that is mapped. Later epochs then start
- * at the border. */
+ * for each sample, in memory or, beyond a limit, in an unlinked temporary file that is mapped. Epochs then start at the
+ * border: see features_source. Pictures that are augmented can be kept in several views. */
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "runtime/ops/bf16.h"
 #include "runtime/train.h"
+
+const char *features_folder(void)
+{
+    const char *folder = getenv("TMPDIR");
+    return folder != NULL && folder[0] == '/' ? folder : "/var/tmp"; /* /tmp may be memory */
+}
 
 static Status map_rows(FeatureCache *cache, int i, size_t bytes, Error *err)
 {
-    const char *folder = "/tmp";
-    char path[64];
-    snprintf(path, sizeof path, "%s/regraft-features-XXXXXX", folder);
+    const char *folder = features_folder();
+    char path[PATH_MAX];
+    if (snprintf(path, sizeof path, "%s/regraft-features-XXXXXX", folder) >= (int)sizeof path)
+        return fail(err, STATUS_ENVIRONMENT, "%s: too long a path", folder);
     int fd = mkstemp(path);
     if (fd < 0)
         return fail(err, STATUS_ENVIRONMENT, "%s: cannot make a temporary file for features", folder);
@@ -35,6 +45,16 @@ static size_t row_size(const Type *type)
     return bytes;
 }
 
+static size_t kept_bytes(const FeatureCache *cache, int i)
+{
+    return cache->narrow[i] ? cache->row_bytes[i] / 2 : cache->row_bytes[i];
+}
+
+static size_t row_count(const FeatureCache *cache)
+{
+    return cache->samples * cache->views;
+}
+
 /* Of all samples, those at the border and the targets. */
 static Status count_rows(FeatureCache *cache, size_t *total, size_t *targets, Error *err)
 {
@@ -42,12 +62,12 @@ static Status count_rows(FeatureCache *cache, size_t *total, size_t *targets, Er
     *total = *targets = 0;
     for (int i = 0; i < cache->count; i++) {
         cache->row_bytes[i] = row_size(&cache->types[i]);
-        if (!size_mul(cache->row_bytes[i], cache->samples, &bytes) || !size_add(*total, bytes, total))
+        if (!size_mul(kept_bytes(cache, i), row_count(cache), &bytes) || !size_add(*total, bytes, total))
             return fail(err, STATUS_ENVIRONMENT, "features of %zu samples are larger than any memory", cache->samples);
     }
     for (int i = 0; i < cache->target_count; i++) {
         cache->target_bytes[i] = row_size(&cache->target_types[i]);
-        *targets += cache->target_bytes[i] * cache->samples;
+        *targets += cache->target_bytes[i] * row_count(cache);
     }
     return STATUS_OK;
 }
@@ -55,19 +75,19 @@ static Status count_rows(FeatureCache *cache, size_t *total, size_t *targets, Er
 static Status allocate_rows(FeatureCache *cache, bool in_file, Error *err)
 {
     for (int i = 0; i < cache->count; i++) {
-        size_t bytes = cache->row_bytes[i] * cache->samples;
+        size_t bytes = kept_bytes(cache, i) * row_count(cache);
         if (in_file)
             TRY(map_rows(cache, i, bytes, err));
         else
             TRY(block_alloc(&cache->rows[i], bytes, "cached features", err));
     }
     for (int i = 0; i < cache->target_count; i++)
-        TRY(block_alloc(&cache->targets[i], cache->target_bytes[i] * cache->samples, "targets", err));
+        TRY(block_alloc(&cache->targets[i], cache->target_bytes[i] * row_count(cache), "targets", err));
     return STATUS_OK;
 }
 
 /* A border value must have one row a sample, else it cannot be cached sample by sample. */
-static Status describe_border(FeatureCache *cache, const Graph *prefix, const Batch *batch, Error *err)
+static Status describe_border(FeatureCache *cache, const Graph *prefix, const Batch *batch, bool bf16, Error *err)
 {
     if (prefix->output_count == 0 || prefix->output_count > SOURCE_MAX)
         return fail(err, STATUS_UNSUPPORTED, "%zu values cross the border of the frozen part", prefix->output_count);
@@ -75,6 +95,7 @@ static Status describe_border(FeatureCache *cache, const Graph *prefix, const Ba
     for (int i = 0; i < cache->count; i++) {
         const Value *value = prefix->outputs[i];
         cache->types[i] = value->type;
+        cache->narrow[i] = bf16 && value->type.dtype == DTYPE_F32;
         if (!type_known(&value->type) || value->type.rank == 0 || value->type.dims[0] != (int64_t)batch->size)
             return fail(err, STATUS_UNSUPPORTED, "'%s' at the border of the frozen part has no row for each sample",
                         value->name);
@@ -122,11 +143,8 @@ static void prefix_release(Prefix *p)
     memset(p, 0, sizeof *p);
 }
 
-static Status prefix_build(Model *document, const ParamList *params, const PlanOptions *options, const Batch *batch,
-                           Prefix *p, Error *err)
+static size_t bind_inputs(const Model *document, const Batch *batch, Binding bindings[SOURCE_MAX])
 {
-    prefix_release(p);
-    Binding bindings[SOURCE_MAX];
     size_t count = 0;
     for (size_t i = 0; i < document->graph->input_count && (int)count < batch->input_count; i++) {
         if (document->graph->inputs[i]->constant != NULL)
@@ -136,6 +154,15 @@ static Status prefix_build(Model *document, const ParamList *params, const PlanO
         memcpy(bindings[count].dims, type->dims, (size_t)type->rank * sizeof type->dims[0]);
         count++;
     }
+    return count;
+}
+
+static Status prefix_build(Model *document, const ParamList *params, const PlanOptions *options, const Batch *batch,
+                           Prefix *p, Error *err)
+{
+    prefix_release(p);
+    Binding bindings[SOURCE_MAX];
+    size_t count = bind_inputs(document, batch, bindings);
     WorkingOptions working = {.bindings = bindings, .binding_count = count, .params = params, .for_split = true};
     TRY(working_build(document, &working, &p->whole, err));
     TRY(working_split(p->whole, &p->prefix, &p->suffix, err));
@@ -181,7 +208,19 @@ static Status check_border(const FeatureCache *cache, const Graph *prefix, Error
     return STATUS_OK;
 }
 
-static Status run_batch(FeatureCache *cache, Prefix *p, const Batch *batch, Error *err)
+static void keep_rows(FeatureCache *cache, int i, const char *rows, const Batch *batch, size_t first)
+{
+    size_t bytes = cache->row_bytes[i], kept = kept_bytes(cache, i);
+    for (size_t k = 0; k < batch->size; k++) {
+        char *to = (char *)cache->rows[i] + (first + batch->ids[k]) * kept;
+        if (cache->narrow[i])
+            bf16_narrow((const float *)(rows + k * bytes), (uint16_t *)to, (int64_t)(bytes / sizeof(float)));
+        else
+            memcpy(to, rows + k * bytes, bytes);
+    }
+}
+
+static Status run_batch(FeatureCache *cache, Prefix *p, const Batch *batch, size_t view, Error *err)
 {
     const Graph *graph = p->prefix->graph;
     for (size_t i = 0; i < graph->input_count && (int)i < batch->input_count; i++) {
@@ -191,16 +230,13 @@ static Status run_batch(FeatureCache *cache, Prefix *p, const Batch *batch, Erro
                    (size_t)type_count(&graph->inputs[i]->type) * dtype_size(graph->inputs[i]->type.dtype));
     }
     TRY(plan_run(p->plan, 0, 0, false, err));
-    for (int i = 0; i < cache->count; i++) {
-        const char *rows = plan_output(p->plan, (size_t)i);
-        for (size_t k = 0; k < batch->size; k++)
-            memcpy((char *)cache->rows[i] + batch->ids[k] * cache->row_bytes[i], rows + k * cache->row_bytes[i],
-                   cache->row_bytes[i]);
-    }
+    for (int i = 0; i < cache->count; i++)
+        keep_rows(cache, i, plan_output(p->plan, (size_t)i), batch, view * cache->samples);
     for (int i = 0; i < cache->target_count; i++)
         for (size_t k = 0; k < batch->size; k++)
-            memcpy((char *)cache->targets[i] + batch->ids[k] * cache->target_bytes[i],
+            memcpy((char *)cache->targets[i] + (view * cache->samples + batch->ids[k]) * cache->target_bytes[i],
                    (const char *)batch->targets[i] + k * cache->target_bytes[i], cache->target_bytes[i]);
+    features_rest(cache);
     return STATUS_OK;
 }
 
@@ -251,7 +287,7 @@ static Status settle(Model *document, const ParamList *params, const Batch *batc
     for (;;) {
         Batch some = batch_rows(batch, 0, rows);
         TRY_DONE(prefix_build(document, params, &measure, &some, &p, err));
-        TRY_DONE(describe_border(cache, p.prefix->graph, &some, err));
+        TRY_DONE(describe_border(cache, p.prefix->graph, &some, limits->bf16, err));
         TRY_DONE(count_rows(cache, &total, &targets, err));
         cache->linear = is_linear_head(p.suffix->graph);
         *in_file = limits->rows > 0 && total > limits->rows;
@@ -276,7 +312,7 @@ done:
 /* ---- all samples ------------------------------------------------------------------------------------------------- */
 
 static Status fill(Model *document, const ParamList *params, Source *source, FeatureCache *cache, Prefixes *prefixes,
-                   Error *err)
+                   size_t view, Error *err)
 {
     for (;;) {
         Batch batch;
@@ -294,7 +330,7 @@ static Status fill(Model *document, const ParamList *params, Source *source, Fea
             Batch some = batch_rows(&batch, first, left < prefixes->portion ? left : prefixes->portion);
             TRY(prefix_for(document, params, &some, prefixes, &p, err));
             TRY(check_border(cache, p->prefix->graph, err));
-            TRY(run_batch(cache, p, &some, err));
+            TRY(run_batch(cache, p, &some, view, err));
         }
     }
 }
@@ -303,9 +339,9 @@ static Status fill(Model *document, const ParamList *params, Source *source, Fea
 static Status put_together(Comm *comm, FeatureCache *cache, Error *err)
 {
     for (int i = 0; i < cache->count; i++)
-        TRY(comm_merge(comm, cache->rows[i], cache->row_bytes[i] * cache->samples, err));
+        TRY(comm_merge(comm, cache->rows[i], kept_bytes(cache, i) * row_count(cache), err));
     for (int i = 0; i < cache->target_count; i++)
-        TRY(comm_merge(comm, cache->targets[i], cache->target_bytes[i] * cache->samples, err));
+        TRY(comm_merge(comm, cache->targets[i], cache->target_bytes[i] * row_count(cache), err));
     return STATUS_OK;
 }
 
@@ -314,14 +350,19 @@ Status features_cache(Model *document, const ParamList *params, Source *source, 
 {
     memset(cache, 0, sizeof *cache);
     cache->samples = source->count;
-    TRY(source->start(source, 0, false, batch, err));
+    cache->views = limits->views > 0 ? limits->views : 1;
     Prefixes *prefixes = calloc(1, sizeof *prefixes);
     if (prefixes == NULL)
         return fail(err, STATUS_ENVIRONMENT, "no memory for plans");
     if (options != NULL)
         prefixes->options = *options;
     prefixes->limits = limits;
-    Status status = fill(document, params, source, cache, prefixes, err);
+    Status status = STATUS_OK;
+    for (size_t view = 0; view < cache->views && status == STATUS_OK; view++) {
+        status = source->start(source, view, limits->views > 0, batch, err);
+        if (status == STATUS_OK)
+            status = fill(document, params, source, cache, prefixes, view, err);
+    }
     for (size_t i = 0; i < PREFIXES; i++)
         prefix_release(&prefixes->items[i]);
     free(prefixes);
@@ -338,17 +379,24 @@ size_t features_bytes(const FeatureCache *cache)
 {
     size_t bytes = 0;
     for (int i = 0; i < cache->count; i++)
-        bytes += cache->mapped[i] == NULL ? cache->row_bytes[i] * cache->samples : 0;
+        bytes += cache->mapped[i] == NULL ? kept_bytes(cache, i) * row_count(cache) : 0;
     for (int i = 0; i < cache->target_count; i++)
-        bytes += cache->target_bytes[i] * cache->samples;
+        bytes += cache->target_bytes[i] * row_count(cache);
     return bytes;
+}
+
+void features_rest(const FeatureCache *cache)
+{
+    for (int i = 0; i < cache->count; i++)
+        if (cache->mapped[i] != NULL)
+            madvise(cache->mapped[i], kept_bytes(cache, i) * row_count(cache), MADV_DONTNEED);
 }
 
 void features_release(FeatureCache *cache)
 {
     for (int i = 0; i < cache->count; i++) {
         if (cache->mapped[i] != NULL)
-            munmap(cache->mapped[i], cache->row_bytes[i] * cache->samples);
+            munmap(cache->mapped[i], kept_bytes(cache, i) * row_count(cache));
         else
             block_free(cache->rows[i]);
     }
@@ -357,19 +405,107 @@ void features_release(FeatureCache *cache)
     memset(cache, 0, sizeof *cache);
 }
 
-Status features_source(const FeatureCache *cache, uint64_t seed, ArraySource *source, Error *err)
+Status features_source(const FeatureCache *cache, const LoaderOptions *options, ArraySource *source, Error *err)
 {
     TRY(array_source_init(source, cache->samples, err));
     source->input_count = cache->count;
     source->target_count = cache->target_count;
-    source->seed = seed;
+    source->cache = cache;
+    source->views = cache->views;
+    source->seed = options->seed;
+    source->keep_order = options->keep_order;
+    source->rank = options->rank;
+    source->ranks = options->ranks;
     for (int i = 0; i < cache->count; i++) {
         source->input_types[i] = cache->types[i];
         source->inputs[i] = cache->rows[i];
+        source->narrow[i] = cache->narrow[i];
     }
     for (int i = 0; i < cache->target_count; i++) {
         source->target_types[i] = cache->target_types[i];
         source->targets[i] = cache->targets[i];
     }
     return STATUS_OK;
+}
+
+/* ---- is it worth it? --------------------------------------------------------------------------------------------- */
+
+static bool is_product(const Node *node)
+{
+    static const char *const parts[] = {"Conv", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention"};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(node->op_type, parts[i]) != NULL)
+            return true;
+    return false;
+}
+
+static bool has_products(const Graph *graph)
+{
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        if (is_product(node))
+            return true;
+    return false;
+}
+
+/* Nothing is drawn and nothing is kept from one run to the next. */
+static bool is_settled(const Graph *graph)
+{
+    for (const Node *node = graph->first; node != NULL; node = node->next)
+        if (node->op != NULL && (node->op->traits & (OP_RANDOM | OP_STATE)) != 0)
+            return false;
+    return true;
+}
+
+static bool same_type(const Type *a, const Type *b)
+{
+    return a->dtype == b->dtype && a->rank == b->rank &&
+           (a->rank <= 0 || memcmp(a->dims, b->dims, (size_t)a->rank * sizeof a->dims[0]) == 0);
+}
+
+static bool same_border(const Graph *a, const Graph *b)
+{
+    bool same = a->output_count == b->output_count;
+    for (size_t i = 0; i < a->output_count && same; i++)
+        same = strcmp(a->outputs[i]->name, b->outputs[i]->name) == 0 &&
+               same_type(&a->outputs[i]->type, &b->outputs[i]->type);
+    return same;
+}
+
+/* In training (or not) as trainer_plan splits it. */
+static Status split_for(Model *document, const ParamList *params, const TrainOptions *train, const Batch *batch,
+                        bool training, Prefix *p, Error *err)
+{
+    Binding bindings[SOURCE_MAX];
+    WorkingOptions options = {.bindings = bindings,
+                              .binding_count = bind_inputs(document, batch, bindings),
+                              .params = params,
+                              .training = training,
+                              .running_statistics = train->running_statistics,
+                              .for_split = true};
+    TRY(working_build(document, &options, &p->whole, err));
+    return working_split(p->whole, &p->prefix, &p->suffix, err);
+}
+
+Status features_worth(Model *document, const ParamList *params, const TrainOptions *options, const Batch *batch,
+                      bool *worth, size_t *bytes, Error *err)
+{
+    Prefix still = {0}, moving = {0};
+    FeatureCache cache = {0};
+    Error no_rows = {0};
+    *worth = false;
+    Status status = split_for(document, params, options, batch, false, &still, err);
+    if (status == STATUS_OK)
+        status = split_for(document, params, options, batch, true, &moving, err);
+    if (status == STATUS_OK) {
+        *worth = has_products(still.prefix->graph) && is_settled(moving.prefix->graph) &&
+                 same_border(still.prefix->graph, moving.prefix->graph) &&
+                 describe_border(&cache, still.prefix->graph, batch, false, &no_rows) == STATUS_OK;
+        *bytes = 0;
+        for (int i = 0; i < cache.count && *worth; i++)
+            *bytes += row_size(&cache.types[i]);
+    }
+    prefix_release(&still);
+    prefix_release(&moving);
+    model_rest(document);
+    return status;
 }

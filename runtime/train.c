@@ -84,12 +84,16 @@ static void describe_settings(Trainer *trainer)
     snprintf(to->choices, sizeof to->choices,
              "lr: %.9g, momentum: %.9g, nesterov: %d, beta1: %.9g, beta2: %.9g, eps: %.9g, alpha: %.9g, "
              "weight decay: %.9g, clip norm: %.9g, clip value: %.9g, schedule: %d, warmup: %llu, epochs: %llu, "
-             "precision: %s, convolution: %s, batchnorm: %s",
+             "precision: %s, convolution: %s, batchnorm: %s, features: %s, views: %zu",
              rule->lr, rule->momentum, rule->nesterov, rule->beta1, rule->beta2, rule->epsilon, rule->alpha,
              rule->weight_decay, rule->clip_norm, rule->clip_value, (int)schedule->kind,
              (unsigned long long)schedule->warmup, (unsigned long long)(ends ? o->epochs : 0),
              o->precision == PRECISION_BF16 ? "bf16" : "f32", o->winograd ? "auto" : "direct",
-             o->running_statistics ? "running" : "live");
+             o->running_statistics ? "running" : "live",
+             trainer->cache == NULL      ? "none"
+             : trainer->cache->narrow[0] ? "bf16"
+                                         : "f32",
+             trainer->cache == NULL ? 0 : trainer->cache->views);
 }
 
 Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
@@ -136,6 +140,14 @@ void trainer_free(Trainer *trainer)
     free(trainer->best);
     free(trainer->reached);
     free(trainer);
+}
+
+void trainer_leave_cache(Trainer *trainer, size_t part_rows)
+{
+    trainer_forget_plans(trainer);
+    trainer->cache = NULL;
+    trainer->options.cached = 0;
+    trainer->part_rows = part_rows;
 }
 
 ParamStore *trainer_store(Trainer *trainer)

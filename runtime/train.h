@@ -40,16 +40,21 @@ struct Source {
     Status (*next)(Source *source, Batch *batch, Error *err);
 };
 
-/* Arrays in memory as a source: `inputs[i]` holds count rows of row_types[i] (first dim is the batch, ignored).
- * Borrowed. */
+/* Arrays in memory as a source: `inputs[i]` holds count rows of input_types[i] (first dim is the batch, ignored), so
+ * many for each view. Borrowed. Passes are ordered as a loader's of the same seed. */
 typedef struct ArraySource {
     Source source;
     int input_count, target_count;
     Type input_types[SOURCE_MAX], target_types[SOURCE_MAX];
     const void *inputs[SOURCE_MAX], *targets[SOURCE_MAX];
+    bool narrow[SOURCE_MAX];   /* the input's floats lie in bfloat16 */
+    size_t views;              /* training pass e takes view e modulo so many; 0: one */
+    const FeatureCache *cache; /* they are its rows; NULL: others */
     uint64_t seed;
     bool keep_order; /* not shuffled in training either */
-    size_t *order, at, batch;
+    int rank, ranks; /* of several processes that share every batch; ranks 0: alone */
+    /* this pass */
+    size_t *order, count, at, batch, view;
     void *rows[2 * SOURCE_MAX]; /* gathered */
 } ArraySource;
 
@@ -257,6 +262,7 @@ typedef struct TrainOptions {
     size_t memory;  /* bytes that the whole process may take; 0: no limit. Kept by making activations again, then by
                        splitting batches. */
     size_t process; /* bytes it has already, and what loading takes */
+    size_t cached;  /* bytes of cached features in memory besides the trainer's own: the validation data's */
     bool (*interrupted)(void *context); /* asked after every step */
     void *context;
 } TrainOptions;
@@ -271,6 +277,9 @@ typedef struct Trainer Trainer;
 Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
                    Trainer **trainer, Error *err);
 void trainer_free(Trainer *trainer);
+/* From here on sources give the document's own inputs again, and are run in parts of so many samples (0: whole
+ * batches): for measuring what was trained on cached features. */
+void trainer_leave_cache(Trainer *trainer, size_t part_rows);
 ParamStore *trainer_store(Trainer *trainer);
 /* Settles what training takes before anything large is allocated, from the first batch; trainer_run does it by itself.
  * STATUS_ENVIRONMENT names the smallest TrainOptions.memory that would do. */
@@ -304,8 +313,10 @@ struct FeatureCache {
     Type types[SOURCE_MAX];       /* with the batch first */
     Type input_types[SOURCE_MAX]; /* of the document's inputs, for building graphs of any batch size */
     int input_count;
-    void *rows[SOURCE_MAX]; /* [samples, ...] */
-    size_t row_bytes[SOURCE_MAX], samples;
+    size_t samples, views;  /* views: how many rows a sample has, all of the first view first; at least 1 */
+    void *rows[SOURCE_MAX]; /* [views, samples, ...] */
+    size_t row_bytes[SOURCE_MAX];
+    bool narrow[SOURCE_MAX];  /* kept in bfloat16, half of row_bytes */
     void *mapped[SOURCE_MAX]; /* when kept in a temporary file */
     int target_count;
     Type target_types[SOURCE_MAX];
@@ -314,23 +325,32 @@ struct FeatureCache {
     bool linear; /* one value [N, width] that only a linear head reads */
 };
 
-/* What running the frozen part may take; zeros: all there is. */
+/* What running the frozen part may take, zeros: all there is; and how its results are kept. */
 struct FeatureLimits {
     size_t memory, process; /* as in TrainOptions; kept by leaving Winograd's algorithm, then by portions of a batch */
     size_t rows;            /* rows of more bytes go to an unlinked temporary file */
+    size_t views; /* so many training passes of the source, each augmented in its own way; 0: one pass as it is */
+    bool bf16;    /* floats are kept in bfloat16 */
     void (*on_bill)(const TrainBill *bill, void *context); /* before the first run; may be NULL */
     void *context;
 };
 
 /* Runs everything that no trainable parameter reaches over the source, in inference form. STATUS_UNSUPPORTED when a
  * border value has no batch dim (then training has to run the whole graph). STATUS_ENVIRONMENT before the first run
- * names the smallest FeatureLimits.memory that would do. Rows are f32 in either precision. */
+ * names the smallest FeatureLimits.memory that would do. */
 Status features_cache(Model *document, const ParamList *params, Source *source, const PlanOptions *options,
                       size_t batch, const FeatureLimits *limits, FeatureCache *cache, Error *err);
+/* Would a trainer on cached features compute what one on the inputs does, and the frozen part is worth keeping: it has
+ * products, draws no numbers and moves no statistics, and its border is the same in training. `bytes` a sample in f32.
+ */
+Status features_worth(Model *document, const ParamList *params, const TrainOptions *options, const Batch *batch,
+                      bool *worth, size_t *bytes, Error *err);
+const char *features_folder(void);                /* where files of features are made: $TMPDIR, else /var/tmp */
+void features_rest(const FeatureCache *cache);    /* gives back what memory the file's pages take */
 size_t features_bytes(const FeatureCache *cache); /* in memory: what lies in a file does not count */
 void features_release(FeatureCache *cache);
-/* The cache as a source for a Trainer made with it. */
-Status features_source(const FeatureCache *cache, uint64_t seed, ArraySource *source, Error *err);
+/* The cache as a source for a Trainer made with it; seed, order and processes as a loader's with these options. */
+Status features_source(const FeatureCache *cache, const LoaderOptions *options, ArraySource *source, Error *err);
 
 /* ---- predict.c: inference over batches --------------------------------------------------------------------------- */
 

@@ -91,11 +91,16 @@ static size_t states_missing(const Trainer *trainer)
     return count * trainer->store->total * sizeof(float);
 }
 
+static size_t cached_bytes(const Trainer *trainer)
+{
+    return trainer->options.cached + (trainer->cache == NULL ? 0 : features_bytes(trainer->cache));
+}
+
 /* Everything that is not in the bill of a plan. */
 static size_t outside(const Trainer *trainer, bool training)
 {
     size_t gradients = training ? 0 : trainer->store->total * sizeof(float);
-    return trainer->options.process + trainer->beside + states_missing(trainer) + gradients;
+    return trainer->options.process + cached_bytes(trainer) + trainer->beside + states_missing(trainer) + gradients;
 }
 
 size_t memory_for_plan(const Trainer *trainer, bool training)
@@ -292,7 +297,7 @@ static Status write_bill(Trainer *trainer, const Batch *batch, Error *err)
                                 .activations = plan.activations,
                                 .gradients = plan.gradients,
                                 .workspace = plan.workspace,
-                                .cache = trainer->cache == NULL ? 0 : features_bytes(trainer->cache),
+                                .cache = cached_bytes(trainer),
                                 .others = plan.constants + plan.inputs + trainer->beside,
                                 .process = trainer->options.process,
                                 .part_rows = trainer->part_rows,

@@ -90,6 +90,11 @@ wide=(--data "$pictures" --recipe plain --optimizer sgd --lr 0.01 --batch 24 --e
 expect 0 "several sums a step, one process" "$regraft" tune wide.onnx "${wide[@]}" -o one.onnx --run one_w
 expect 0 "several sums a step, two processes" mpi 2 "$regraft" tune wide.onnx "${wide[@]}" -o two.onnx --run two_w
 holds "the same losses from several sums" same_losses one_w two_w
+frozen=("${plain[@]}" --freeze k --freeze kb)
+expect 0 "features of a frozen part, one process" "$regraft" tune net.onnx "${frozen[@]}" -o one.onnx --run one_f
+expect 0 "features of a frozen part, two processes" mpi 2 "$regraft" tune net.onnx "${frozen[@]}" -o two.onnx --run two_f
+holds "it ran once" grep -q 'the frozen part ran once' err
+holds "the same losses from features" same_losses one_f two_f
 expect 0 "a limit on memory, two processes" mpi 2 "$regraft" tune net.onnx "${plain[@]}" --memory 400M -o two.onnx --run two_m
 holds "the same losses under a limit" same_losses one two_m
 expect 0 "recipe auto: shared features, probe, fine-tuning" mpi 2 "$regraft" tune "$tests/../examples/fashion6.onnx" --data "$pictures" \
