@@ -187,8 +187,11 @@ static void built_release(Built *built)
         model_free(built->model);
 }
 
-/* Parses, upgrades, infers; with `gradients` appends them. */
-static Status build(Suite *suite, const GradientCase *c, DType dtype, bool gradients, Built *built, Error *err)
+/* AS_WRITTEN: composites and bodies stay, their own eval runs. */
+typedef enum Form { AS_WRITTEN, FORWARD, WITH_GRADIENTS } Form;
+
+/* Parses, upgrades, infers, writes composites out; appends gradients. */
+static Status build(Suite *suite, const GradientCase *c, DType dtype, Form form, Built *built, Error *err)
 {
     memset(built, 0, sizeof *built);
     char *text = case_text(c, dtype);
@@ -202,19 +205,21 @@ static Status build(Suite *suite, const GradientCase *c, DType dtype, bool gradi
         graph_add_output(graph, built->outputs[i]);
     TRY(pass_upgrade(graph, err));
     TRY(pass_infer_known(graph, err));
-    TRY(pass_unroll(graph, err));
+    if (form != AS_WRITTEN)
+        TRY(pass_unroll(graph, err));
     meet(suite, graph);
     built->input_count = (int)graph->input_count;
     for (int i = 0; i < built->output_count; i++) /* a pass may have put another value in its place */
         built->outputs[i] = graph->outputs[i];
     TRY(find_words(graph, c->wrt, built->wrt, &built->wrt_count, err));
     Value *loss = NULL;
-    if (gradients && built->wrt_count > 0) {
+    if (form == WITH_GRADIENTS && built->wrt_count > 0) {
         TRY(append_loss(built, &loss, err));
         TRY(pass_autodiff(graph, loss, built->wrt, (size_t)built->wrt_count, err));
         node_remove(loss->producer);
     }
-    TRY(pass_expand(graph, err));
+    if (form != AS_WRITTEN)
+        TRY(pass_expand(graph, err));
     meet(suite, graph);
     for (int i = 0; i < built->wrt_count; i++)
         if (built->wrt[i]->gradient)
@@ -431,7 +436,7 @@ static Status check_planned_so(Suite *suite, const GradientCase *c, Array *const
     Built built = {0};
     Array *in[2 * INPUTS_MAX] = {0};
     Status status;
-    TRY_DONE(build(suite, c, DTYPE_F32, true, &built, err));
+    TRY_DONE(build(suite, c, DTYPE_F32, WITH_GRADIENTS, &built, err));
     TRY_DONE(fill_inputs(c, &built, arena, in, err));
     if (!options->plain_only) {
         TRY_DONE(pass_fuse_elementwise(built.graph, err));
@@ -493,9 +498,9 @@ static Status check_narrow(Suite *suite, const GradientCase *c, bool channels_la
     Built built = {0}, wide = {0};
     Array *in[2 * INPUTS_MAX] = {0}, *wide_in[2 * INPUTS_MAX] = {0}, *expected[2 * INPUTS_MAX] = {0};
     Status status;
-    TRY_DONE(build(suite, c, DTYPE_F64, true, &wide, err));
+    TRY_DONE(build(suite, c, DTYPE_F64, WITH_GRADIENTS, &wide, err));
     TRY_DONE(fill_inputs(c, &wide, arena, wide_in, err));
-    TRY_DONE(build(suite, c, DTYPE_F32, true, &built, err));
+    TRY_DONE(build(suite, c, DTYPE_F32, WITH_GRADIENTS, &built, err));
     TRY_DONE(fill_inputs(c, &built, arena, in, err));
     for (size_t i = 0; i < built.graph->input_count; i++) {
         narrow_numbers(in[i]);
@@ -534,6 +539,52 @@ static Status check_gradients(const GradientCase *c, const Built *built, const B
     return STATUS_OK;
 }
 
+static bool draws(const Graph *graph)
+{
+    for (const Node *node = graph->first; node != NULL; node = node->next) {
+        if (node->op != NULL && (node->op->traits & OP_RANDOM) != 0)
+            return true;
+        for (size_t i = 0; i < node->attr_count; i++)
+            if (node->attrs[i]->g != NULL && draws(node->attrs[i]->g))
+                return true;
+    }
+    return false;
+}
+
+/* What a composite or a body is written out as computes what its own eval does; `out` are the results of the first. */
+static Status check_written_out(Suite *suite, const GradientCase *c, Array **in, Array *const *out, Error *err)
+{
+    Built written = {0};
+    Array *own[2 * INPUTS_MAX] = {0};
+    Arena arena;
+    Error why = {STATUS_OK, ""};
+    arena_init(&arena);
+    Status status = build(suite, c, DTYPE_F64, AS_WRITTEN, &written, err);
+    if (status == STATUS_OK && !draws(written.graph)) {
+        status = interp_run(written.graph, (const Array *const *)in, own, &arena, 1, &why);
+        if (status == STATUS_UNSUPPORTED) { /* it has no eval */
+            status = STATUS_OK;
+            own[0] = NULL;
+        } else if (status != STATUS_OK) {
+            fail(err, status, "%s", why.message);
+        }
+    }
+    for (int i = 0; i < written.output_count && status == STATUS_OK && own[0] != NULL; i++) {
+        char name[80];
+        snprintf(name, sizeof name, "%s as written", written.outputs[i]->name);
+        if (own[i]->count != out[i]->count)
+            status = fail(err, STATUS_DIFFERS, "%s has %lld elements, %lld expected", name, (long long)own[i]->count,
+                          (long long)out[i]->count);
+        for (int64_t k = 0; k < out[i]->count && status == STATUS_OK; k++) {
+            double expected = array_f64_at(own[i], k);
+            status = check_number(name, expected, array_f64_at(out[i], k), fmax(fabs(expected), 1), 1e-6, k, err);
+        }
+    }
+    built_release(&written);
+    arena_release(&arena);
+    return status;
+}
+
 static Status run_case(Suite *suite, const GradientCase *c, Error *err)
 {
     Built built = {0}, forward = {0};
@@ -541,11 +592,12 @@ static Status run_case(Suite *suite, const GradientCase *c, Error *err)
     Arena arena;
     arena_init(&arena);
     Status status;
-    TRY_DONE(build(suite, c, DTYPE_F64, true, &built, err));
+    TRY_DONE(build(suite, c, DTYPE_F64, WITH_GRADIENTS, &built, err));
     TRY_DONE(fill_inputs(c, &built, &arena, in, err));
     TRY_DONE(interp_run(built.graph, (const Array *const *)in, out, &arena, 1, err));
+    TRY_DONE(check_written_out(suite, c, in, out, err));
     if (built.wrt_count > 0) {
-        TRY_DONE(build(suite, c, DTYPE_F64, false, &forward, err));
+        TRY_DONE(build(suite, c, DTYPE_F64, FORWARD, &forward, err));
         TRY_DONE(check_gradients(c, &built, &forward, in, out, err));
     }
     if (!c->no_plan)

@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 checks=0 failures=0
-export OMP_NUM_THREADS=2
+export OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive
 
 expect() { # STATUS WHAT COMMAND...
     local want=$1 what=$2 got=0
