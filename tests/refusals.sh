@@ -110,24 +110,6 @@ refuses 3 'missing.onnx' diff net.onnx missing.onnx
 refuses 4 "Odd '/odd': operator my.domain.Odd" tune foreign.onnx --data good -o out.onnx
 refuses 4 "Odd '/odd': operator my.domain.Odd" tune foreign.onnx --data good -o out.onnx --recipe plain --keep-head
 refuses 4 "Odd '/odd'" check foreign.onnx
-model statistic.onnx <<'TEXT'
-<ir_version: 8, opset_import: ["" : 17]>
-statistic (float[N,20] x) => (float[N,20] y, float[N,20] n) <float[20] w = {1, ...}, float[20] m = {0.5, ...}> {
-  y = Relu (x)
-  ["/live"] b, moved, v = BatchNormalization <training_mode = 1> (x, w, m, m, w)
-  n = Add (b, moved)
-}
-TEXT
-refuses 4 "'/live': no gradient of training_mode=1 where its running statistics are read" \
-    run statistic.onnx -i "$tests/data/task_a.npz" -o out.npz --gradient x --of n
-model moved.onnx <<'TEXT'
-<ir_version: 8, opset_import: ["" : 17]>
-moved (float[N,20] x) => (float[N,20] y, float[20] moved) <float[20] w = {1, ...}, float[20] m = {0.5, ...}> {
-  ["/live"] y, moved, v = BatchNormalization <training_mode = 1> (x, w, m, m, w)
-}
-TEXT
-refuses 4 "'/live': no gradient of training_mode=1 where its running statistics are read" \
-    run moved.onnx -i "$tests/data/task_a.npz" -o out.npz --gradient x --of moved
 refuses 5 'several heads' tune two.onnx --data good -o out.onnx
 refuses 5 'several heads' cut two.onnx -o out.onnx
 refuses 5 'several heads' attach two.onnx --classes 3 -o out.onnx

@@ -334,12 +334,89 @@ static void statistic_gradients(GradContext *context, const Node *gradient)
     }
 }
 
+/* The batch's statistics with one number a channel, [1, C, 1, ...], and what is reduced for them. */
+typedef struct Batchwise {
+    Value *mean, *centred, *var;
+    int64_t axes[RANK_MAX], dims[RANK_MAX];
+    size_t axis_count;
+    double count; /* elements of a channel */
+} Batchwise;
+
+static Batchwise compose_statistics(Builder *b, Value *x)
+{
+    Batchwise s = {.count = 1};
+    for (int i = 0; i < x->type.rank; i++) {
+        s.dims[i] = i == 1 ? x->type.dims[i] : 1;
+        if (i != 1) {
+            s.axes[s.axis_count++] = i;
+            s.count *= (double)x->type.dims[i];
+        }
+    }
+    s.mean = compose_reduce(b, "ReduceMean", x, s.axes, s.axis_count, true);
+    s.centred = build2(b, "Sub", x, s.mean);
+    s.var = compose_reduce(b, "ReduceMean", build2(b, "Mul", s.centred, s.centred), s.axes, s.axis_count, true);
+    return s;
+}
+
+static Value *add_to(Builder *b, Value *sum, Value *term)
+{
+    return sum == NULL ? term : build2(b, "Add", sum, term);
+}
+
+/* dx = scale / deviation * (dy - mean(dy) - x_hat * mean(dy * x_hat)) */
+static void batch_gradients(GradContext *context, const Batchwise *s)
+{
+    Builder *b = &context->b;
+    const Node *node = context->node;
+    Value *dy = context->dy[0], *scale = node->inputs[BATCHNORM_SCALE];
+    double epsilon = (double)node_float(node, "epsilon", 1e-5f);
+    Value *deviation = build1(b, "Sqrt", build2(b, "Add", s->var, build_scalar(b, dy->type.dtype, epsilon)));
+    Value *x_hat = build2(b, "Div", s->centred, deviation);
+    Value *sum = compose_reduce(b, "ReduceSum", dy, s->axes, s->axis_count, true);
+    Value *sum_hat = compose_reduce(b, "ReduceSum", build2(b, "Mul", dy, x_hat), s->axes, s->axis_count, true);
+    Value *pulled = build2(b, "Add", compose_scale(b, sum, 1 / s->count),
+                           build2(b, "Mul", x_hat, compose_scale(b, sum_hat, 1 / s->count)));
+    Value *slope = build2(b, "Div", compose_reshape(b, scale, context->node->inputs[0]->type.rank, s->dims), deviation);
+    context->dx[BATCHNORM_X] = build2(b, "Mul", slope, build2(b, "Sub", dy, pulled));
+    if (context->wants[BATCHNORM_SCALE])
+        context->dx[BATCHNORM_SCALE] = compose_like(b, sum_hat, scale);
+    if (context->wants[BATCHNORM_BIAS])
+        context->dx[BATCHNORM_BIAS] = compose_like(b, sum, node->inputs[BATCHNORM_BIAS]);
+}
+
+/* Training form whose moved statistics are read: moved = momentum * given + (1 - momentum) * batch's. */
+static Status batchnorm_moved_grad(GradContext *context)
+{
+    Builder *b = &context->b;
+    const Node *node = context->node;
+    Value *x = node->inputs[BATCHNORM_X];
+    Value *dmean = node->output_count > 1 ? context->dy[1] : NULL,
+          *dvar = node->output_count > 2 ? context->dy[2] : NULL;
+    double keep = (double)node_float(node, "momentum", 0.9f);
+    Batchwise s = compose_statistics(b, x);
+    if (context->dy[0] != NULL)
+        batch_gradients(context, &s);
+    Value **dx = &context->dx[BATCHNORM_X];
+    if (dmean != NULL) {
+        Value *each = compose_reshape(b, compose_scale(b, dmean, (1 - keep) / s.count), x->type.rank, s.dims);
+        *dx = add_to(b, *dx, compose_expand(b, each, x->type.rank, x->type.dims));
+        context->dx[BATCHNORM_MEAN] = compose_scale(b, dmean, keep);
+    }
+    if (dvar != NULL) {
+        Value *each = compose_reshape(b, compose_scale(b, dvar, 2 * (1 - keep) / s.count), x->type.rank, s.dims);
+        *dx = add_to(b, *dx, build2(b, "Mul", each, s.centred));
+        context->dx[BATCHNORM_VAR] = compose_scale(b, dvar, keep);
+    }
+    return b->status;
+}
+
 static Status batchnorm_grad(GradContext *context, Error *err)
 {
     Node *node = context->node;
     const bool *wants = context->wants;
+    (void)err;
     if (node_int(node, "training_mode", 0) != 0)
-        return node_unsupported(node, err, "no gradient of training_mode=1 where its running statistics are read");
+        return batchnorm_moved_grad(context);
     bool statistics = wants[BATCHNORM_MEAN] || wants[BATCHNORM_VAR];
     Value *inputs[] = {context->dy[0], node->inputs[BATCHNORM_X], node->inputs[BATCHNORM_SCALE],
                        node->inputs[BATCHNORM_MEAN], node->inputs[BATCHNORM_VAR]};
