@@ -205,9 +205,20 @@ static bool has_dims_left(const Tensor *owner, const Tensor *copy, unsigned redu
     return at == copy->rank;
 }
 
+/* How far a length may be from what is found here: sums in another order, and a last bit of the type; 0: no type in
+ * which lengths are looked for. */
+static double length_tolerance(DType dtype)
+{
+    return dtype == DTYPE_F32    ? 1e-5
+           : dtype == DTYPE_F64  ? 1e-10
+           : dtype == DTYPE_F16  ? 2e-3
+           : dtype == DTYPE_BF16 ? 1.6e-2
+                                 : 0;
+}
+
 static bool is_length_over(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
 {
-    const double tolerance = 1e-5; /* of float sums in another order */
+    double tolerance = length_tolerance(copy->dtype);
     int64_t count = tensor_count(copy);
     for (int64_t i = 0; i < count; i++) {
         double found = tensor_f64_at(copy, i), want = length_at(owner, NULL, layout, i);
@@ -221,10 +232,18 @@ static bool is_length_over(const Tensor *owner, const Tensor *copy, CopyLayout *
     return true;
 }
 
+/* As many numbers do not agree within the tolerance by chance: of float32 two, of bfloat16 five. */
+static bool is_no_chance(const Tensor *copy)
+{
+    const double chance = 1e-8;
+    double tolerance = length_tolerance(copy->dtype);
+    return tolerance > 0 && pow(tolerance, (double)tensor_count(copy)) < chance;
+}
+
 bool is_length(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
 {
     enum { AXES_MAX = 5 }; /* a kernel of three dims */
-    if (owner->dtype != DTYPE_F32 || copy->dtype != DTYPE_F32 || owner->rank > AXES_MAX ||
+    if (owner->dtype != copy->dtype || !is_no_chance(copy) || owner->rank > AXES_MAX ||
         tensor_count(copy) >= tensor_count(owner))
         return false;
     for (unsigned reduced = 1; reduced < 1U << owner->rank; reduced++) {
@@ -235,20 +254,38 @@ bool is_length(const Tensor *owner, const Tensor *copy, CopyLayout *layout)
     return false;
 }
 
+/* The square of number `index`, in the owner's own type. */
+static void put_square(const Tensor *owner, int64_t index, void *to)
+{
+    double x = tensor_f64_at(owner, index), square = x * x;
+    float narrow = (float)square;
+    uint16_t half = owner->dtype == DTYPE_F16 ? f32_to_f16(narrow) : f32_to_bf16(narrow);
+    size_t size = dtype_size(owner->dtype);
+    memcpy(to, size == sizeof square ? (void *)&square : size == sizeof narrow ? (void *)&narrow : &half, size);
+}
+
+static bool is_square_at(const Tensor *owner, const Tensor *copy, int64_t index)
+{
+    char square[sizeof(double)];
+    size_t size = dtype_size(owner->dtype);
+    put_square(owner, index, square);
+    return memcmp(square, (const char *)copy->data + (size_t)index * size, size) == 0;
+}
+
 /* Each number squared, to the bit, in whatever order: what is left of w * w behind which a sum is not folded. */
 bool is_square(Arena *scratch, const Tensor *owner, const Tensor *copy, CopyLayout *layout)
 {
     int64_t count = tensor_count(owner);
-    if (owner->dtype != DTYPE_F32 || copy->dtype != DTYPE_F32 || tensor_count(copy) != count || count < 2)
+    size_t size = dtype_size(owner->dtype);
+    if (owner->dtype != copy->dtype || length_tolerance(owner->dtype) == 0 || tensor_count(copy) != count || count < 2)
         return false;
-    const float *from = owner->data, *to = copy->data;
-    if (from[0] * from[0] != to[0] || from[count - 1] * from[count - 1] != to[count - 1])
+    if (!is_square_at(owner, copy, 0) || !is_square_at(owner, copy, count - 1))
         return false;
     Tensor squares = *owner;
-    float *numbers = arena_array(scratch, float, (size_t)count);
-    for (int64_t i = 0; i < count; i++)
-        numbers[i] = from[i] * from[i];
+    char *numbers = arena_array(scratch, char, (size_t)count *size);
     squares.data = numbers;
+    for (int64_t i = 0; i < count; i++)
+        put_square(owner, i, numbers + (size_t)i * size);
     bool moved = is_moved_copy(&squares, copy, layout);
     layout->squared = true;
     return moved;

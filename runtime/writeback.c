@@ -122,6 +122,16 @@ static Status write_ties(const ParamStore *store, Model *document, size_t index,
     return STATUS_OK;
 }
 
+/* To numbers that the file can hold: what is computed of them then agrees with them when it is read again. */
+static void round_to_type(const Tensor *tensor, float *values)
+{
+    int64_t count = tensor_count(tensor);
+    for (int64_t i = 0; i < count && tensor->dtype == DTYPE_F16; i++)
+        values[i] = f16_to_f32(f32_to_f16(values[i]));
+    for (int64_t i = 0; i < count && tensor->dtype == DTYPE_BF16; i++)
+        values[i] = bf16_to_f32(f32_to_bf16(values[i]));
+}
+
 static Status write_parameters(const ParamStore *store, Model *document, float *values, float *scratch, Error *err)
 {
     bool *moved = arena_array(&document->arena, bool, store->count + 1);
@@ -130,6 +140,7 @@ static Status write_parameters(const ParamStore *store, Model *document, float *
             if (store->items[i].count == 0)
                 continue;
             TRY(params_get(store, i, values, err));
+            round_to_type(store->items[i].info->origin, values);
             if (store->items[i].info->untied == untied)
                 TRY(write_parameter(store, document, i, values, moved, err));
             TRY(write_ties(store, document, i, untied == 1, values, scratch, moved, err));

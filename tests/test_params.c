@@ -351,17 +351,16 @@ static void rows_that_no_record_derives_from_the_bias_stay_as_they_are(void **st
 /* The lengths of w's rows and the squares of those, as TorchScript leaves them of a class matrix that is normalised. */
 #define LONG_W "2,3,6,0,1,4,8,0,9,2,6,0"
 
-static const char measured[] =
-    OPSET "g (float[N,4] x) => (y, z) <float[3,4] w={" LONG_W "}, float[3,1] \"onnx::Clip_9\"={7.0,9.0,11.0}, "
-          "float[3] \"onnx::Add_8\"={49.0,81.0,121.0}, float least={1e-12}, int64[2] dims={3,4}> {"
-          "s = Clip(\"onnx::Clip_9\", least) e = Expand(s, dims) d = Div(w, e) t = Transpose<perm=[1,0]>(d)"
-          "y = MatMul(x, t) z = Add(y, \"onnx::Add_8\") }";
+#define MEASURED(T)                                                                                                    \
+    OPSET "g (" T "[N,4] x) => (y, z) <" T "[3,4] w={" LONG_W "}, " T "[3,1] \"onnx::Clip_9\"={7.0,9.0,11.0}, " T      \
+          "[3] \"onnx::Add_8\"={49.0,81.0,121.0}, " T " least={1e-12}, int64[2] dims={3,4}> {"                         \
+          "s = Clip(\"onnx::Clip_9\", least) e = Expand(s, dims) d = Div(w, e) t = Transpose<perm=[1,0]>(d)"           \
+          "y = MatMul(x, t) z = Add(y, \"onnx::Add_8\") }"
 
-static void lengths_of_a_parameter_move_with_it(void **state)
+static void check_lengths_move(const char *text)
 {
-    (void)state;
     Error err = {STATUS_OK, ""};
-    Model *model = parse(measured), *working = NULL;
+    Model *model = parse(text), *working = NULL;
     ParamList list = params_of(model);
     assert_int_equal(list.count, 3);
     for (size_t i = 0; i < list.count; i++) {
@@ -390,6 +389,14 @@ static void lengths_of_a_parameter_move_with_it(void **state)
     model_free(model);
 }
 
+static void lengths_of_a_parameter_move_with_it(void **state)
+{
+    (void)state;
+    check_lengths_move(MEASURED("float"));
+    check_lengths_move(MEASURED("float16"));
+    check_lengths_move(MEASURED("double"));
+}
+
 /* A matrix that is kept transposed has its lengths over the first axis. */
 static void lengths_over_any_axis_are_found(void **state)
 {
@@ -404,26 +411,40 @@ static void lengths_over_any_axis_are_found(void **state)
     assert_counts(model, 2, 2);
 }
 
-static void squares_move_with_what_they_are_of(void **state)
+#define SQUARED(T)                                                                                                     \
+    OPSET "g (" T "[N,4] x) => (y) <" T "[4,3] \"onnx::MatMul_7\"={2,1,9,3,4,2,6,8,6,0,5,7}, " T                       \
+          "[3,4] \"onnx::ReduceSum_8\"={4,9,36,0,1,16,64,25,81,4,36,49}, int64[1] one={1}> {"                          \
+          "m = MatMul(x, \"onnx::MatMul_7\") s = ReduceSum<keepdims=0>(\"onnx::ReduceSum_8\", one) y = Add(m, s) }"
+
+/* `moved` becomes `written` in the file's type, and its square that of what is written. */
+static void check_squares_move(const char *text, float moved, double written, double square)
 {
-    (void)state;
     Error err = {STATUS_OK, ""};
-    Model *model = parse(OPSET "g (float[N,4] x) => (y) <float[4,3] \"onnx::MatMul_7\"={2,1,9,3,4,2,6,8,6,0,5,7}, "
-                               "float[3,4] \"onnx::ReduceSum_8\"={4,9,36,0,1,16,64,25,81,4,36,49}, int64[1] one={1}> {"
-                               "m = MatMul(x, \"onnx::MatMul_7\") s = ReduceSum<keepdims=0>(\"onnx::ReduceSum_8\", one)"
-                               "y = Add(m, s) }");
+    Model *model = parse(text);
     ParamList list = params_of(model);
     ParamStore *store = NULL;
     assert_int_equal(list.count, 2);
     assert_int_equal(list.items[1].tied_to, 0);
     assert_ok(params_new(&list, &store, &err), &err);
-    store->data[store->items[0].offset + 3] = 10;
+    store->data[store->items[0].offset + 3] = moved;
     assert_ok(params_write_back(store, model, &err), &err);
-    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::MatMul_7")->constant, 3) == 10);
-    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::ReduceSum_8")->constant, 1) == 100);
-    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::ReduceSum_8")->constant, 4) == 1);
+    const Tensor *squares = graph_find(model->graph, "onnx::ReduceSum_8")->constant;
+    assert_true(tensor_f64_at(graph_find(model->graph, "onnx::MatMul_7")->constant, 3) == written);
+    assert_true(tensor_f64_at(squares, 1) == square);
+    assert_true(tensor_f64_at(squares, 4) == 1);
     params_free(store);
+    list = params_of(model);
+    assert_int_equal(list.items[1].tied_to, 0);
     model_free(model);
+}
+
+static void squares_move_with_what_they_are_of(void **state)
+{
+    (void)state;
+    check_squares_move(SQUARED("float"), 10, 10, 100);
+    check_squares_move(SQUARED("double"), 10, 10, 100);
+    check_squares_move(SQUARED("float16"), 10.003F, 10, 100);
+    check_squares_move(SQUARED("bfloat16"), 3.141592F, 3.140625, 9.875);
 }
 
 static void a_table_that_the_graph_normalises_is_found_behind_it(void **state)
