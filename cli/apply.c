@@ -133,9 +133,12 @@ static Status decide_picture(Apply *apply, Error *err)
     if (!has_pictures(apply->set))
         return STATUS_OK;
     TRY(size_from_input(apply, err));
+    apply->picture.bytes = fed_input(apply->document->graph, 0)->type.dtype == DTYPE_U8;
+    if (apply->picture.bytes)
+        picture_spec_use(&apply->picture, picture_preset("0..255"));
     if (known != NULL)
         TRY(picture_spec_parse(known, &apply->picture, err));
-    else if (f->preset == NULL && f->preprocess == NULL)
+    else if (!apply->picture.bytes && f->preset == NULL && f->preprocess == NULL)
         say_warning(
             "the model does not say how pictures are prepared: values in 0..1 are given (--preset, --preprocess)");
     if (f->preset != NULL) {
@@ -144,7 +147,9 @@ static Status decide_picture(Apply *apply, Error *err)
             return fail(err, STATUS_USAGE, "--preset: there is no '%s'", f->preset);
         picture_spec_use(&apply->picture, preset);
     }
-    return f->preprocess == NULL ? STATUS_OK : picture_spec_parse(f->preprocess, &apply->picture, err);
+    if (f->preprocess != NULL)
+        TRY(picture_spec_parse(f->preprocess, &apply->picture, err));
+    return picture_spec_check(&apply->picture, fed_input(apply->document->graph, 0)->name, err);
 }
 
 static void on_broken(const char *message, void *context)

@@ -210,15 +210,32 @@ static Status input_size(Tune *tune, Error *err)
     return STATUS_OK;
 }
 
+/* What --preset says; else what the model does. */
+static Status decide_preset(Tune *tune, Error *err)
+{
+    const char *name = tune->fields->preset;
+    const PicturePreset *preset = picture_preset(name != NULL ? name : "0..255");
+    if (name == NULL && !tune->picture.bytes)
+        return STATUS_OK;
+    if (preset == NULL)
+        return fail(err, STATUS_USAGE, "--preset: there is no '%s'", name);
+    picture_spec_use(&tune->picture, preset);
+    tune->preset = preset->name;
+    return STATUS_OK;
+}
+
 static Status decide_picture(Tune *tune, Error *err)
 {
     const TuneFields *f = tune->fields;
     const char *known = model_metadata(tune->document, "regraft.preprocess");
+    const Value *input = picture_input(tune->document->graph);
     tune->picture = picture_spec_default();
     tune->picture.frame = dataset_is_files(tune->data.train) ? FRAME_CROP : FRAME_SQUASH;
+    tune->picture.bytes = input != NULL && input->type.dtype == DTYPE_U8;
     if (known != NULL && f->preset == NULL) {
         tune->preset = "the model's own";
-        return picture_spec_parse(known, &tune->picture, err);
+        TRY(picture_spec_parse(known, &tune->picture, err));
+        return picture_spec_check(&tune->picture, input != NULL ? input->name : "", err);
     }
     TRY(input_size(tune, err));
     if (f->frame > 0)
@@ -226,14 +243,8 @@ static Status decide_picture(Tune *tune, Error *err)
     if (!isnan(f->crop))
         tune->picture.crop_fraction = f->crop;
     tune->picture.filter = (ResizeFilter)f->filter;
-    if (f->preset == NULL)
-        return STATUS_OK;
-    const PicturePreset *preset = picture_preset(f->preset);
-    if (preset == NULL)
-        return fail(err, STATUS_USAGE, "--preset: there is no '%s'", f->preset);
-    picture_spec_use(&tune->picture, preset);
-    tune->preset = preset->name;
-    return STATUS_OK;
+    TRY(decide_preset(tune, err));
+    return picture_spec_check(&tune->picture, input->name, err);
 }
 
 static void balance(Tune *tune)

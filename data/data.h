@@ -136,6 +136,7 @@ typedef struct PictureSpec {
     bool channels_last;   /* [H,W,C] instead of [C,H,W] */
     bool bgr;
     bool scaled_decode;
+    bool bytes; /* the model takes uint8: pixels as they are; mean and deviation must be those of 0..255 */
     double mean[3], deviation[3]; /* value = (pixel / 255 - mean) / deviation; channels as in the file: RGB */
 } PictureSpec;
 
@@ -169,8 +170,11 @@ typedef struct AugmentSpec {
  * the numbers come from. */
 Status picture_frame(const Picture *picture, const PictureSpec *spec, const AugmentSpec *augment, Rng *random,
                      Picture *scratch, Picture *out, Error *err);
-/* 8-bit to float in spec's layout; picture has spec's size and channels. */
-void picture_normalise(const Picture *picture, const PictureSpec *spec, float *out);
+/* In spec's layout, as floats or (`spec->bytes`) as bytes; picture has spec's size and channels. */
+void picture_normalise(const Picture *picture, const PictureSpec *spec, void *out);
+size_t picture_number_size(const PictureSpec *spec); /* of one such number, in bytes */
+/* STATUS_USAGE when the model's input `input` takes bytes and the spec asks for other numbers than 0..255. */
+Status picture_spec_check(const PictureSpec *spec, const char *input, Error *err);
 
 /* ---- files.c: names of many files in little memory --------------------------------------------------------------- */
 
@@ -201,7 +205,7 @@ typedef struct Dataset Dataset;
 enum { FIELDS_MAX = 16 }; /* inputs, or targets, of one sample */
 
 typedef enum FieldKind {
-    FIELD_PICTURE, /* comes as float [C,H,W] or [H,W,C] by the PictureSpec */
+    FIELD_PICTURE, /* comes as float or uint8 [C,H,W] or [H,W,C] by the PictureSpec */
     FIELD_ARRAY    /* as stored, converted to `type.dtype` */
 } FieldKind;
 

@@ -150,6 +150,7 @@ Status dataset_frame(const Dataset *set, const PictureSpec *spec, Dataset **fram
     PictureSpec bytes = *spec;
     picture_spec_use(&bytes, picture_preset("0..255"));
     bytes.channels_last = true;
+    bytes.bytes = false;
     Store *store;
     TRY(store_new(set->store->place, &store, err));
     Status status = fill_store(set, store, &bytes, err);

@@ -65,7 +65,7 @@ static int least_side(const Loader *loader)
     return loader->picture.scaled_decode ? wanted * 3 / 2 : 0;
 }
 
-static Status make_picture(const Loader *loader, int input, size_t sample, Workspace *w, float *out, Error *err)
+static Status make_picture(const Loader *loader, int input, size_t sample, Workspace *w, void *out, Error *err)
 {
     Rng random = rng_at(loader->options.seed, rng_mix(rng_mix(0xa46, loader->epoch), sample));
     const AugmentSpec *augment = loader->train && loader->augments ? &loader->augment : NULL;
@@ -80,7 +80,7 @@ static Status make_sample(const Loader *loader, size_t sample, BatchSlot *slot, 
     for (int i = 0; i < loader->input_count; i++) {
         char *out = (char *)slot->inputs[i] + place * loader->input_bytes[i];
         if (dataset_input(loader->set, i)->kind == FIELD_PICTURE)
-            TRY(make_picture(loader, i, sample, w, (float *)(void *)out, err));
+            TRY(make_picture(loader, i, sample, w, out, err));
         else
             dataset_row(loader->set, false, i, sample, out);
     }
@@ -156,7 +156,7 @@ static Status sample_bytes(const Field *field, const PictureSpec *picture, size_
         if (picture == NULL || picture->width <= 0 || picture->height <= 0)
             return fail(err, STATUS_USAGE, "pictures need a size");
         fits = size_mul((size_t)picture->width, (size_t)picture->height, bytes) &&
-               size_mul(*bytes, (size_t)picture->channels * sizeof(float), bytes);
+               size_mul(*bytes, (size_t)picture->channels * picture_number_size(picture), bytes);
     } else {
         int64_t count = dims_count(field->type.rank, field->type.dims);
         fits = count >= 0 && size_mul((size_t)count, dtype_size(field->type.dtype), bytes);

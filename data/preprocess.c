@@ -205,22 +205,60 @@ static void fill_bytes(float table[256])
         table[i] = (float)i;
 }
 
-void picture_normalise(const Picture *picture, const PictureSpec *spec, float *out)
+static bool is_pixel_as_is(const PictureSpec *spec, size_t channel)
 {
-    float tables[3][256];
-    size_t pixels = (size_t)picture->width * (size_t)picture->height, channels = (size_t)picture->channels;
-    for (size_t c = 0; c < channels; c++)
-        if (spec->mean[c] == 0 && fabs(spec->deviation[c] * 255 - 1) < 1e-12)
-            fill_bytes(tables[c]);
+    return spec->mean[channel] == 0 && fabs(spec->deviation[channel] * 255 - 1) < 1e-12;
+}
+
+Status picture_spec_check(const PictureSpec *spec, const char *input, Error *err)
+{
+    for (size_t c = 0; c < (size_t)spec->channels && spec->bytes; c++)
+        if (!is_pixel_as_is(spec, c))
+            return fail(err, STATUS_USAGE, "input '%s' takes uint8: pictures can only be 0..255 or 0..255-bgr there",
+                        input);
+    return STATUS_OK;
+}
+
+size_t picture_number_size(const PictureSpec *spec)
+{
+    return spec->bytes ? 1 : sizeof(float);
+}
+
+/* Where the numbers of channel `c` go in spec's layout: the first, and how far apart. */
+static size_t channel_start(const Picture *picture, const PictureSpec *spec, size_t c, size_t *stride)
+{
+    size_t channels = (size_t)picture->channels, pixels = (size_t)picture->width * (size_t)picture->height;
+    size_t place = spec->bgr && channels == 3 ? 2 - c : c;
+    *stride = spec->channels_last ? channels : 1;
+    return spec->channels_last ? place : place * pixels;
+}
+
+static void normalise_channel(const Picture *picture, const PictureSpec *spec, size_t c, float *out)
+{
+    float table[256];
+    size_t pixels = (size_t)picture->width * (size_t)picture->height, channels = (size_t)picture->channels, stride;
+    if (is_pixel_as_is(spec, c))
+        fill_bytes(table);
+    else
+        fill_table(table, spec->mean[c], spec->deviation[c]);
+    float *to = out + channel_start(picture, spec, c, &stride);
+    for (size_t i = 0; i < pixels; i++)
+        to[i * stride] = table[picture->pixels[i * channels + c]];
+}
+
+static void copy_channel(const Picture *picture, const PictureSpec *spec, size_t c, unsigned char *out)
+{
+    size_t pixels = (size_t)picture->width * (size_t)picture->height, channels = (size_t)picture->channels, stride;
+    unsigned char *to = out + channel_start(picture, spec, c, &stride);
+    for (size_t i = 0; i < pixels; i++)
+        to[i * stride] = picture->pixels[i * channels + c];
+}
+
+void picture_normalise(const Picture *picture, const PictureSpec *spec, void *out)
+{
+    for (size_t c = 0; c < (size_t)picture->channels; c++)
+        if (spec->bytes)
+            copy_channel(picture, spec, c, out);
         else
-            fill_table(tables[c], spec->mean[c], spec->deviation[c]);
-    for (size_t c = 0; c < channels; c++) {
-        const float *table = tables[c];
-        const unsigned char *from = picture->pixels + c;
-        size_t place = spec->bgr && channels == 3 ? 2 - c : c; /* of the result */
-        float *to = spec->channels_last ? out + place : out + place * pixels;
-        size_t stride = spec->channels_last ? channels : 1;
-        for (size_t i = 0; i < pixels; i++)
-            to[i * stride] = table[from[i * channels]];
-    }
+            normalise_channel(picture, spec, c, out);
 }

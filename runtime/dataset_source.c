@@ -10,7 +10,7 @@ static void batch_type(const Field *field, const PictureSpec *picture, Type *typ
     if (field->kind == FIELD_PICTURE) {
         const int64_t first[] = {1, picture->channels, picture->height, picture->width};
         const int64_t last[] = {1, picture->height, picture->width, picture->channels};
-        type_set(type, DTYPE_F32, 4, picture->channels_last ? last : first);
+        type_set(type, picture->bytes ? DTYPE_U8 : DTYPE_F32, 4, picture->channels_last ? last : first);
         return;
     }
     int64_t dims[RANK_MAX] = {1};

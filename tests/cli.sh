@@ -562,5 +562,24 @@ for how in live running; do
         bad "--batchnorm $how: which statistics were moved?"
 done
 
+# A model that takes bytes gets pictures as they are; no other preprocessing fits.
+model bytes.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17]>
+bytes (uint8[N,28,28,1] x) => (float[N,4] y) <float[28,4] w = {0.01, ...}, float[4] b = {0.0, 0.5, 1.0, 1.5}, float tall = {255.0}> {
+  f = Cast <to = 1> (x)
+  s = Div (f, tall)
+  m = ReduceMean <axes = [2, 3], keepdims = 0> (s)
+  y = Gemm (m, w, b)
+}
+TEXT
+pictures=$golden/../data/fashion_small.npz
+run 0 tune bytes.onnx --data "$pictures" --epochs 1 -o byte.onnx
+run 0 eval byte.onnx --data "$pictures"
+run 0 predict byte.onnx --data "$pictures"
+run 0 eval bytes.onnx --data "$pictures" --preset 0..255-bgr --part train
+run 2 tune bytes.onnx --data "$pictures" --preset imagenet -o none.onnx
+grep -q "takes uint8" err || bad "no word about what the input takes"
+nothing none.onnx
+
 echo "$tests checks, $failures failures"
 [ $failures = 0 ]

@@ -251,6 +251,37 @@ static void presets_shift_scale_and_order_channels(void **state)
     assert_true(fabsf(out[1] - (128 / 255.0f - 0.456f) / 0.224f) < 1e-6f);
 }
 
+/* What a loader gives a model that takes uint8 is what it gives as floats under 0..255. */
+static void a_model_of_bytes_gets_the_pixels_as_they_are(void **state)
+{
+    (void)state;
+    Error err = {0};
+    DataParts parts;
+    Dataset *set = open_set("good", &parts);
+    PictureSpec spec = small_spec();
+    LoaderOptions options = {.picture = &spec};
+    LoadedBatch floats, bytes;
+    Loader *loader, *other;
+    picture_spec_use(&spec, picture_preset("0..255-bgr"));
+    assert_ok(loader_new(set, &options, &loader, &err), &err);
+    spec.bytes = true;
+    assert_ok(loader_new(set, &options, &other, &err), &err);
+    assert_ok(loader_start(loader, 0, false, 12, 0, &err), &err);
+    assert_ok(loader_start(other, 0, false, 12, 0, &err), &err);
+    assert_ok(loader_next(loader, &floats, &err), &err);
+    assert_ok(loader_next(other, &bytes, &err), &err);
+    assert_int_equal(bytes.size, 12);
+    for (size_t i = 0; i < 12 * SAMPLE; i++)
+        assert_true(((const float *)floats.inputs[0])[i] == (float)((const unsigned char *)bytes.inputs[0])[i]);
+    loader_free(loader);
+    loader_free(other);
+    assert_ok(picture_spec_check(&spec, "x", &err), &err);
+    picture_spec_use(&spec, picture_preset("imagenet"));
+    assert_int_equal(picture_spec_check(&spec, "x", &err), STATUS_USAGE);
+    error_clear(&err);
+    data_close(&parts);
+}
+
 static void a_preprocessing_line_reads_back_as_it_was(void **state)
 {
     (void)state;
@@ -280,6 +311,7 @@ int main(void)
         cmocka_unit_test(evaluation_keeps_the_order_and_an_unfinished_pass_can_be_left),
         cmocka_unit_test(a_broken_file_is_fatal_or_left_out_and_named),
         cmocka_unit_test(presets_shift_scale_and_order_channels),
+        cmocka_unit_test(a_model_of_bytes_gets_the_pixels_as_they_are),
         cmocka_unit_test(a_preprocessing_line_reads_back_as_it_was),
     };
     return cmocka_run_group_tests(tests, make_root, remove_root);
