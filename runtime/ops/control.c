@@ -171,11 +171,12 @@ static int64_t scan_int(const Node *node, const char *name, int index)
 static Status scan_read(const Node *node, int in_count, Scanning *scan, Error *err)
 {
     TRY(body_of(node, "body", &scan->body, err));
-    scan->inputs = (int)node_int(node, "num_scan_inputs", 0);
+    int64_t inputs = node_int(node, "num_scan_inputs", 0);
+    scan->inputs = inputs < 1 || inputs > in_count ? 0 : (int)inputs;
     scan->states = in_count - scan->inputs;
     scan->outputs = (int)scan->body->output_count - scan->states;
-    if (scan->inputs < 1 || scan->states < 0 || scan->outputs < 0 || (int)scan->body->input_count != in_count)
-        return infer_fail(node, err, "%d scan inputs of %d; body takes %zu and gives %zu values", scan->inputs,
+    if (scan->inputs == 0 || scan->outputs < 0 || (int)scan->body->input_count != in_count)
+        return infer_fail(node, err, "%lld scan inputs of %d; body takes %zu and gives %zu values", (long long)inputs,
                           in_count, scan->body->input_count, scan->body->output_count);
     return STATUS_OK;
 }

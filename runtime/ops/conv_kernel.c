@@ -160,11 +160,22 @@ static Status generated_in_family(const Attempt *wanted, bool *generated, Error 
     return status;
 }
 
+static bool is_one_tap(const ConvShape *shape)
+{
+    int64_t taps = 1;
+    for (int i = 0; i < shape->window.rank; i++)
+        taps *= shape->window.kernel[i];
+    return taps == 1;
+}
+
+/* Pictures of few channels are read as they come. Not by 1x1 convolutions that write channels last: oneDNN 3.6 takes
+ * them for products with wrong strides (jit_uni_ncsp_convolution:matmul gives zeros). */
 /* Tries the layouts in order of preference and keeps the best grade; descriptor NULL: the library cannot do it. */
 static Status choose_layouts(Attempt *attempt, int *grade_of_best, Error *err)
 {
     Layout family = attempt->context->family;
-    bool image = attempt->shape->in_channels <= 4 && attempt->shape->groups == 1;
+    bool image = attempt->shape->in_channels <= 4 && attempt->shape->groups == 1 &&
+                 !(family == LAYOUT_NHWC && is_one_tap(attempt->shape));
     const Layout order[][2] = {{image ? LAYOUT_PLAIN : family, family},
                                {family, family},
                                {LAYOUT_NHWC, LAYOUT_NHWC},
