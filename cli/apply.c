@@ -49,12 +49,16 @@ static Status open_parts(Apply *apply, bool unlabelled, Error *err)
 {
     const Graph *graph = apply->document->graph;
     const char **inputs = arena_array(&apply->document->arena, const char *, graph->input_count + 1);
-    for (size_t i = 0; fed_input(graph, i) != NULL; i++)
+    int *ranks = arena_array(&apply->document->arena, int, graph->input_count + 1);
+    for (size_t i = 0; fed_input(graph, i) != NULL; i++) {
         inputs[i] = fed_input(graph, i)->name;
+        ranks[i] = fed_input(graph, i)->type.rank;
+    }
     DataOptions options = {.path = apply->fields->data,
                            .whole = true,
                            .unlabelled = unlabelled,
                            .inputs = inputs,
+                           .ranks = ranks,
                            .only = apply->fields->known && !apply->independent ? apply->labels : NULL,
                            .classes = unlabelled || apply->fields->known || apply->independent ? NULL : apply->labels};
     return data_open(&options, &apply->data, err);

@@ -16,10 +16,13 @@ Status tune_open_data(Tune *tune, const char *path, DataParts *parts, Error *err
     const TuneFields *f = tune->fields;
     const Graph *graph = tune->document->graph;
     const char **inputs = arena_array(&tune->document->arena, const char *, graph->input_count + 1);
+    int *ranks = arena_array(&tune->document->arena, int, graph->input_count + 1);
     size_t count = 0;
     for (size_t i = 0; i < graph->input_count; i++)
-        if (graph->inputs[i]->constant == NULL)
+        if (graph->inputs[i]->constant == NULL) {
+            ranks[count] = graph->inputs[i]->type.rank;
             inputs[count++] = graph->inputs[i]->name;
+        }
     const char **only = NULL;
     if (f->only.count > 0) {
         only = arena_array(&tune->document->arena, const char *, f->only.count + 1);
@@ -32,6 +35,7 @@ Status tune_open_data(Tune *tune, const char *path, DataParts *parts, Error *err
                            .held_out = plain ? 0 : f->held_out,
                            .seed = (uint64_t)f->seed,
                            .inputs = inputs,
+                           .ranks = ranks,
                            .only = only,
                            .per_class = (size_t)f->per_class,
                            .skip_broken = f->skip_broken,

@@ -226,6 +226,7 @@ typedef struct DataOptions {
     double held_out;           /* part of train that becomes val when there is none; 0: none */
     uint64_t seed;             /* of that split and of `per_class` */
     const char *const *inputs; /* names of the model's inputs, for arrays; NULL-terminated; NULL: any */
+    const int *ranks;          /* of these, with the batch; below 0: not known. NULL: none is */
     const char *const
         *classes;            /* NULL-terminated: names in the model's order, no others allowed; NULL: found, sorted */
     const char *const *only; /* NULL-terminated: just these classes, in this order; NULL: all */

@@ -69,7 +69,7 @@ static Status check_length(Store *store, const char *name, const Array *array, E
     return STATUS_OK;
 }
 
-static Status add_input(Store *store, const char *name, const Array *array, Error *err)
+static Status add_input(Store *store, const char *name, const Array *array, bool as_stored, Error *err)
 {
     TRY(check_length(store, name, array, err));
     if (store->input_count == FIELDS_MAX)
@@ -77,7 +77,7 @@ static Status add_input(Store *store, const char *name, const Array *array, Erro
     Field *field = &store->inputs[store->input_count];
     *field = (Field){.name = arena_strdup(&store->arena, name), .kind = FIELD_ARRAY};
     set_type(field, array);
-    if (is_picture(array)) {
+    if (!as_stored && is_picture(array)) {
         field->kind = FIELD_PICTURE;
         field->type.rank = -1;
     }
@@ -165,23 +165,32 @@ static Status arrays_missing(const Store *store, const char *wanted, Error *err)
     return STATUS_REJECTED;
 }
 
-/* Inputs by the model's names, or MedMNIST's "images" for the only one. */
-static Status add_inputs(Store *store, const char *prefix, const char *const *inputs, Error *err)
+/* An array of the input's own rank is no picture where the input is none: it is not the only one, or has no four dims.
+ */
+static bool is_no_picture(const DataOptions *options, size_t input, const Array *array)
 {
+    return options->ranks != NULL && options->ranks[input] == array->rank &&
+           (array->rank != 4 || options->inputs[1] != NULL);
+}
+
+/* Inputs by the model's names, or MedMNIST's "images" for the only one. */
+static Status add_inputs(Store *store, const char *prefix, const DataOptions *options, Error *err)
+{
+    const char *const *inputs = options->inputs;
     const Npz *npz = &store->shared->npz;
     const Array *images = find(store, prefix, "images");
     if (images != NULL && (inputs == NULL || inputs[0] == NULL || inputs[1] == NULL) &&
         (inputs == NULL || inputs[0] == NULL || find(store, prefix, inputs[0]) == NULL))
-        return add_input(store, "", images, err);
+        return add_input(store, "", images, false, err);
     for (size_t i = 0; inputs != NULL && inputs[i] != NULL; i++) {
         const Array *array = find(store, prefix, inputs[i]);
         if (array == NULL)
             return arrays_missing(store, inputs[i], err);
-        TRY(add_input(store, inputs[i], array, err));
+        TRY(add_input(store, inputs[i], array, is_no_picture(options, i, array), err));
     }
     for (size_t i = 0; inputs == NULL && i < npz->count; i++)
         if (text_starts(npz->names[i], prefix) && !is_target_name(npz->names[i] + strlen(prefix)))
-            TRY(add_input(store, npz->names[i] + strlen(prefix), npz->arrays[i], err));
+            TRY(add_input(store, npz->names[i] + strlen(prefix), npz->arrays[i], false, err));
     return store->input_count == 0 ? arrays_missing(store, "x", err) : STATUS_OK;
 }
 
@@ -221,7 +230,7 @@ Status open_arrays(Shared *shared, const char *path, const char *prefix, const D
     TRY(store_new(path, store, err));
     (*store)->shared = shared;
     shared->references++;
-    Status status = add_inputs(*store, prefix, options->inputs, err);
+    Status status = add_inputs(*store, prefix, options, err);
     if (status == STATUS_OK)
         status = add_targets(*store, prefix, options->unlabelled, err);
     if (status == STATUS_OK && (*store)->count == 0)
@@ -257,7 +266,7 @@ static Status fill_idx(Store *store, const char *pictures, bool unlabelled, Erro
 {
     char labels[4096];
     TRY(idx_read(pictures, &store->shared->idx[0], err));
-    TRY(add_input(store, "", store->shared->idx[0], err));
+    TRY(add_input(store, "", store->shared->idx[0], false, err));
     if (labels_beside(pictures, labels, sizeof labels)) {
         TRY(idx_read(labels, &store->shared->idx[1], err));
         return add_target(store, "labels", "y", store->shared->idx[1], err);

@@ -198,6 +198,37 @@ static void arrays_are_found_by_the_names_of_inputs(void **state)
     open_fails(options, STATUS_REJECTED, "array 'mask' is missing; there are: input_ids, y_0, y_1");
 }
 
+/* Bytes for an input of their own rank are numbers as stored where it takes no picture. */
+static void bytes_are_pictures_where_the_input_takes_some(void **state)
+{
+    (void)state;
+    Error err = {0};
+    DataParts parts;
+    unsigned char ids[8] = {1, 2, 3, 4, 5, 6, 7, 8}, image[24] = {0};
+    int64_t y[2] = {0, 1};
+    Array a = array_of(DTYPE_U8, 3, (int64_t[]){2, 2, 2}, ids),
+          b = array_of(DTYPE_U8, 4, (int64_t[]){2, 3, 2, 2}, image), c = array_of(DTYPE_I64, 1, (int64_t[]){2}, y);
+    const char *names[] = {"ids", "image", "y"}, *one[] = {"ids", NULL}, *other[] = {"image", NULL},
+               *both[] = {"image", "ids", NULL};
+    const Array *arrays[] = {&a, &b, &c};
+    assert_ok(npz_write(at_root("bytes.npz"), names, arrays, 3, &err), &err);
+    const struct {
+        const char **inputs;
+        int ranks[2];
+        FieldKind kinds[2];
+    } cases[] = {{one, {3}, {FIELD_ARRAY}},
+                 {one, {4}, {FIELD_PICTURE}}, /* grey pictures for [N, 1, H, W] */
+                 {other, {4}, {FIELD_PICTURE}},
+                 {both, {4, 3}, {FIELD_ARRAY, FIELD_ARRAY}}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        DataOptions options = {.path = at_root("bytes.npz"), .inputs = cases[i].inputs, .ranks = cases[i].ranks};
+        assert_ok(data_open(&options, &parts, &err), &err);
+        for (int k = 0; k < dataset_input_count(parts.train); k++)
+            assert_int_equal(dataset_input(parts.train, k)->kind, cases[i].kinds[k]);
+        data_close(&parts);
+    }
+}
+
 static void tables_give_labels_and_parts(void **state)
 {
     (void)state;
@@ -327,6 +358,7 @@ int main(void)
         cmocka_unit_test(classes_can_be_chosen_and_limited),
         cmocka_unit_test(idx_files_are_parts_of_pictures),
         cmocka_unit_test(arrays_are_found_by_the_names_of_inputs),
+        cmocka_unit_test(bytes_are_pictures_where_the_input_takes_some),
         cmocka_unit_test(tables_give_labels_and_parts),
         cmocka_unit_test(what_is_wrong_is_said_in_one_line),
         cmocka_unit_test(a_sample_of_the_data_keeps_proportions),
