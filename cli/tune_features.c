@@ -2,6 +2,7 @@
  * it gave. Not where something would differ from epoch to epoch (pictures that are augmented anew, sequences cut to
  * their batch), nor where there is no room; --views keeps several augmented views of each picture instead. */
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "cli/tune.h"
 
@@ -18,8 +19,11 @@ static bool may_be_kept(const Tune *tune, const TrainOptions *options)
     for (size_t i = 0; i < tune->params.count; i++)
         frozen |= !tune->params.items[i].trainable;
     bool settled = tune->fields->memory == 0 || tune->comm == NULL; /* the limit is checked for one process alone */
-    return frozen && settled && tune->fields->cache != CACHE_OFF && options->epochs > 1 && tune->task_count == 0 &&
-           tune_lengths_of(tune, tune->data.train) == NULL;
+    size_t least = (size_t)comm_size(tune->comm);                   /* every process computes some */
+    bool enough =
+        dataset_count(tune->data.train) >= least && (tune->data.val == NULL || dataset_count(tune->data.val) >= least);
+    return frozen && settled && enough && tune->fields->cache != CACHE_OFF && options->epochs > 1 &&
+           tune->task_count == 0 && tune_lengths_of(tune, tune->data.train) == NULL;
 }
 
 /* By the first batch. An error here is one that training itself will say. */
@@ -39,12 +43,22 @@ static bool is_worth(Tune *tune, const TrainOptions *options, size_t *bytes)
     return worth;
 }
 
+/* Each process has asked a batch of its own. */
+static Status all_say(const Tune *tune, bool yes, bool *all, Error *err)
+{
+    double against = !yes;
+    TRY(comm_sum(tune->comm, &against, 1, err));
+    *all = against < 0.5;
+    return STATUS_OK;
+}
+
 static size_t views_of(const Tune *tune)
 {
     return tune_augments(tune) ? (size_t)tune->fields->views : 0;
 }
 
-/* At most half of what the folder has left. Every process must find room, or none keeps anything. */
+/* At most half of what the folder has left, by all processes of this machine. Every one must find room, or none keeps
+ * anything. */
 static Status find_room(const Tune *tune, size_t bytes, Room *room, bool *fits, Error *err)
 {
     size_t views = views_of(tune), half = tune->fields->cache == CACHE_BF16 ? 2 : 1;
@@ -53,13 +67,12 @@ static Status find_room(const Tune *tune, size_t bytes, Room *room, bool *fits, 
     size_t limit = tune->fields->memory > 0 ? 0 : tune_cache_limit(tune);
     room->in_file = room->train > limit || room->val > limit;
     struct statvfs disk;
-    double missing = 0;
+    bool missing = false;
+    double all = (double)comm_local_size(tune->comm) * (double)(room->train + room->val);
     if (room->in_file)
-        missing = statvfs(features_folder(), &disk) != 0 ||
-                  (double)disk.f_bavail * (double)disk.f_frsize < 2 * (double)(room->train + room->val);
-    TRY(comm_sum(tune->comm, &missing, 1, err));
-    *fits = missing < 0.5;
-    return STATUS_OK;
+        missing = access(features_folder(), W_OK | X_OK) != 0 || statvfs(features_folder(), &disk) != 0 ||
+                  (double)disk.f_bavail * (double)disk.f_frsize < 2 * all;
+    return all_say(tune, !missing, fits, err);
 }
 
 static Status run_part(Tune *tune, const Dataset *set, const PlanOptions *how, size_t views, bool says,
@@ -69,6 +82,7 @@ static Status run_part(Tune *tune, const Dataset *set, const PlanOptions *how, s
     FeatureLimits limits = tune_feature_limits(tune, says);
     limits.rows = tune->fields->memory > 0 ? 1 : limits.rows; /* what training takes besides is not known yet */
     limits.views = views;
+    limits.apart = true;
     limits.bf16 = tune->fields->cache == CACHE_BF16;
     TRY(tune_source(tune, set, views > 0, &source, err));
     source.interrupted = tune_interrupted;
@@ -120,7 +134,10 @@ Status kept_open(Tune *tune, TrainOptions *options, KeptFeatures *kept, Error *e
     bool fits;
     Room room;
     double begin = seconds_now();
-    if (!may_be_kept(tune, options) || !is_worth(tune, options, &bytes)) {
+    bool worth = may_be_kept(tune, options);
+    if (worth)
+        TRY(all_say(tune, is_worth(tune, options, &bytes), &worth, err));
+    if (!worth) {
         if (tune->fields->views > 0)
             progress_note(&tune->progress, "note", "--views: no part of the model can be run beforehand");
         return STATUS_OK;
@@ -135,21 +152,20 @@ Status kept_open(Tune *tune, TrainOptions *options, KeptFeatures *kept, Error *e
     if (!fits) {
         progress_note(
             &tune->progress, "note",
-            "the frozen part runs in every epoch: its features, %s, would take more than half of what is free "
-            "in %s; TMPDIR names another folder, --cache bf16 halves them",
+            "the frozen part runs in every epoch: its features, %s, have no room in %s, of whose free bytes they would "
+            "take half at most; TMPDIR names another folder, --cache bf16 halves them",
             human_bytes(room.train + room.val).text, features_folder());
         return STATUS_OK;
     }
     Error why = {0};
     Status status = run_parts(tune, kept, &why);
-    if (status == STATUS_UNSUPPORTED) {
+    if (status == STATUS_UNSUPPORTED || status == STATUS_ENVIRONMENT) { /* in all processes alike */
         kept_release(kept);
         progress_note(&tune->progress, "note", "the frozen part runs in every epoch: %s", why.message);
         return STATUS_OK;
     }
     if (status != STATUS_OK)
-        return fail(err, status, "%s%s", why.message,
-                    status == STATUS_ENVIRONMENT ? "; --cache off runs the frozen part in every epoch" : "");
+        return fail(err, status, "%s", why.message);
     TRY(open_sources(tune, kept, err));
     options->cached = tune->data.val != NULL ? features_bytes(&kept->caches[1]) : 0;
     say_kept(tune, &room, seconds_now() - begin);

@@ -5,15 +5,15 @@
 #include "cli/tune.h"
 
 enum {
-    CACHE_LIMIT = 1 << 30, /* of features in memory without --memory; more go to a file */
+    CACHE_LIMIT = 1 << 30, /* of features in memory without --memory, by all processes; more go to a file */
     SMALL_BATCH = 8,
     LATER_BYTES = 4 << 20 /* of PROCESS_LIBRARY_BYTES, what may still come when plans have been made */
 };
 
 size_t tune_cache_limit(const Tune *tune)
 {
-    size_t quarter = (size_t)tune->fields->memory / 4;
-    return quarter > 0 && quarter < CACHE_LIMIT ? quarter : CACHE_LIMIT;
+    size_t quarter = (size_t)tune->fields->memory / 4, share = (size_t)(CACHE_LIMIT / comm_local_size(tune->comm));
+    return quarter > 0 && quarter < share ? quarter : share;
 }
 
 size_t tune_feature_batch(const Tune *tune)

@@ -156,7 +156,12 @@ static bool set_activation(Node *conv, const Node *node)
 
 /* ---- the walk ---------------------------------------------------------------------------------------------------- */
 
-static void fuse_conv(Node *conv)
+static bool is_trained(const Value *value)
+{
+    return value != NULL && (value->role == ROLE_PARAMETER || (value->producer != NULL && value->producer->mark == 1));
+}
+
+static void fuse_conv(Node *conv, bool all)
 {
     Node *next;
     while ((next = conv_reader(conv)) != NULL && node_is(conv, "Conv") && can_fold(conv, next))
@@ -165,28 +170,31 @@ static void fuse_conv(Node *conv)
         conv->outputs[0]->type.dtype != DTYPE_F32)
         return;
     Value *residual = next == NULL ? NULL : residual_of(conv, next);
-    if (residual != NULL)
+    if (residual != NULL && (all || !is_trained(residual)))
         take_residual(conv, next, residual);
     next = conv_reader(conv);
     if (next != NULL && set_activation(conv, next))
         take_over(conv, next);
 }
 
-static bool is_trained(const Value *value)
+/* Node.mark: 1 after a trainable parameter. Of all nodes first: what is added to a convolution may come after it. */
+static void mark_trained(Graph *graph, bool all)
 {
-    return value != NULL && (value->role == ROLE_PARAMETER || (value->producer != NULL && value->producer->mark == 1));
+    for (Node *node = graph->first; node != NULL; node = node->next) {
+        node->mark = 0;
+        for (int i = 0; i < node->input_count && !all; i++)
+            node->mark |= is_trained(node->inputs[i]);
+    }
 }
 
 Status pass_fuse_conv(Graph *graph, bool all, Error *err)
 {
+    mark_trained(graph, all);
     for (Node *node = graph->first, *next; node != NULL; node = next) {
         next = node->next;
-        node->mark = 0;
-        for (int i = 0; i < node->input_count && !all; i++)
-            node->mark |= is_trained(node->inputs[i]);
         if (!node_is(node, "Conv") || node->mark != 0)
             continue;
-        fuse_conv(node);
+        fuse_conv(node, all);
         next = node->next;
     }
     return pass_clean(graph, err);

@@ -550,6 +550,11 @@ static Status make_prefix(const Model *working, Model **out, Error *err)
     graph_clear_outputs(graph);
     for (size_t i = 0; i < count; i++)
         graph_add_output(graph, border[i]);
+    for (Node *node = graph->last, *previous; node != NULL; node = previous) {
+        previous = node->previous;
+        if (node->mark == 1) /* some have an effect, which would keep them */
+            node_remove(node);
+    }
     for (size_t i = 0; i < graph->initializer_count; i++)
         if (graph->initializers[i]->role == ROLE_PARAMETER)
             graph->initializers[i]->role = ROLE_CONSTANT;

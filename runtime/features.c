@@ -240,6 +240,53 @@ static Status run_batch(FeatureCache *cache, Prefix *p, const Batch *batch, size
     return STATUS_OK;
 }
 
+/* ---- do samples meet? -------------------------------------------------------------------------------------------- */
+
+static void feed_first(const Prefix *p, const Batch *batch)
+{
+    const Graph *graph = p->prefix->graph;
+    for (size_t i = 0; i < graph->input_count && (int)i < batch->input_count; i++) {
+        char *to = plan_input(p->plan, i);
+        size_t bytes = row_size(&batch->input_types[i]);
+        for (size_t k = 0; k < batch->size && to != NULL; k++)
+            memcpy(to + k * bytes, batch->inputs[i], bytes);
+    }
+}
+
+/* The first sample in every place of a batch gives what it gave among the others. Where it does not, what is kept would
+ * depend on who stood beside whom: means over the batch, the place in it, a first dim that is as long by chance. */
+static Status check_apart(FeatureCache *cache, const Prefixes *prefixes, Prefix *p, const Batch *batch, Error *err)
+{
+    double tolerance = prefixes->options.precision == PRECISION_F32 ? 1e-4 : 3e-2;
+    void *first[SOURCE_MAX] = {0};
+    Status status = run_batch(cache, p, batch, 0, err);
+    for (int i = 0; i < cache->count && status == STATUS_OK; i++) {
+        status = block_alloc(&first[i], cache->row_bytes[i], "a sample's features", err);
+        if (status == STATUS_OK)
+            memcpy(first[i], plan_output(p->plan, (size_t)i), cache->row_bytes[i]);
+    }
+    if (status == STATUS_OK) {
+        feed_first(p, batch);
+        status = plan_run(p->plan, 0, 0, false, err);
+    }
+    for (int i = 0; i < cache->count && status == STATUS_OK; i++) {
+        const char *rows = plan_output(p->plan, (size_t)i);
+        size_t bytes = cache->row_bytes[i];
+        bool is_float = cache->types[i].dtype == DTYPE_F32, alike = true;
+        for (size_t k = 0; k < batch->size && alike; k++)
+            alike = is_float ? rows_alike(first[i], (const float *)(const void *)(rows + k * bytes),
+                                          bytes / sizeof(float), tolerance)
+                             : memcmp(first[i], rows + k * bytes, bytes) == 0;
+        if (!alike)
+            status = fail(err, STATUS_UNSUPPORTED,
+                          "'%s' at the border of the frozen part depends on the other samples of a batch",
+                          p->prefix->graph->outputs[i]->name);
+    }
+    for (int i = 0; i < cache->count; i++)
+        block_free(first[i]);
+    return status;
+}
+
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 static size_t batch_bytes(const Batch *batch)
@@ -314,6 +361,7 @@ done:
 static Status fill(Model *document, const ParamList *params, Source *source, FeatureCache *cache, Prefixes *prefixes,
                    size_t view, Error *err)
 {
+    bool checks = prefixes->limits->apart && view == 0;
     for (;;) {
         Batch batch;
         bool in_file;
@@ -330,9 +378,24 @@ static Status fill(Model *document, const ParamList *params, Source *source, Fea
             Batch some = batch_rows(&batch, first, left < prefixes->portion ? left : prefixes->portion);
             TRY(prefix_for(document, params, &some, prefixes, &p, err));
             TRY(check_border(cache, p->prefix->graph, err));
+            if (checks)
+                TRY(check_apart(cache, prefixes, p, &some, err));
+            checks = false;
             TRY(run_batch(cache, p, &some, view, err));
         }
     }
+}
+
+/* Where one process cannot, the others, whose samples may have been other ones, do not wait for it. */
+static Status agree(Comm *comm, Status status, Error *err)
+{
+    double failed = status == STATUS_UNSUPPORTED || status == STATUS_ENVIRONMENT;
+    if (status != STATUS_OK && failed < 0.5) /* ends all */
+        return status;
+    TRY(comm_sum(comm, &failed, 1, err));
+    if (status != STATUS_OK || failed < 0.5)
+        return status;
+    return fail(err, STATUS_UNSUPPORTED, "another process cannot keep what it gives");
 }
 
 /* Every process has computed the rows of its samples; afterwards each has all. */
@@ -366,6 +429,7 @@ Status features_cache(Model *document, const ParamList *params, Source *source, 
     for (size_t i = 0; i < PREFIXES; i++)
         prefix_release(&prefixes->items[i]);
     free(prefixes);
+    status = agree(source->comm, status, err);
     if (status == STATUS_OK && cache->count == 0)
         status = fail(err, STATUS_REJECTED, "no samples to compute features of");
     if (status == STATUS_OK)

@@ -69,6 +69,14 @@ static Status find_statistics(Trainer *trainer, Error *err)
     return STATUS_OK;
 }
 
+static const char *features_form(const FeatureCache *cache)
+{
+    for (int i = 0; cache != NULL && i < cache->count; i++)
+        if (cache->narrow[i])
+            return "bf16";
+    return cache == NULL ? "none" : "f32";
+}
+
 static void describe_settings(Trainer *trainer)
 {
     const TrainOptions *o = &trainer->options;
@@ -89,10 +97,7 @@ static void describe_settings(Trainer *trainer)
              rule->weight_decay, rule->clip_norm, rule->clip_value, (int)schedule->kind,
              (unsigned long long)schedule->warmup, (unsigned long long)(ends ? o->epochs : 0),
              o->precision == PRECISION_BF16 ? "bf16" : "f32", o->winograd ? "auto" : "direct",
-             o->running_statistics ? "running" : "live",
-             trainer->cache == NULL      ? "none"
-             : trainer->cache->narrow[0] ? "bf16"
-                                         : "f32",
+             o->running_statistics ? "running" : "live", features_form(trainer->cache),
              trainer->cache == NULL ? 0 : trainer->cache->views);
 }
 

@@ -269,6 +269,8 @@ typedef struct TrainOptions {
 
 size_t train_bill_total(const TrainBill *bill);                   /* the program included */
 Batch batch_rows(const Batch *batch, size_t first, size_t count); /* some rows of it, where they lie */
+/* Equal up to rounding: `tolerance` of the largest number. */
+bool rows_alike(const float *a, const float *b, size_t width, double tolerance);
 
 typedef struct Trainer Trainer;
 
@@ -331,6 +333,7 @@ struct FeatureLimits {
     size_t rows;            /* rows of more bytes go to an unlinked temporary file */
     size_t views; /* so many training passes of the source, each augmented in its own way; 0: one pass as it is */
     bool bf16;    /* floats are kept in bfloat16 */
+    bool apart;   /* STATUS_UNSUPPORTED where a sample's rows depend on its place or its neighbours */
     void (*on_bill)(const TrainBill *bill, void *context); /* before the first run; may be NULL */
     void *context;
 };

@@ -147,14 +147,19 @@ static void forget(Trainer *trainer)
 
 /* ---- do samples meet? -------------------------------------------------------------------------------------------- */
 
-static bool same_row(const float *a, const float *b, size_t width)
+bool rows_alike(const float *a, const float *b, size_t width, double tolerance)
 {
     double largest = 0, difference = 0;
     for (size_t i = 0; i < width; i++) {
+        bool same = (isnan(a[i]) && isnan(b[i])) || (isinf(a[i]) && a[i] == b[i]);
+        if (!same && !(isfinite(a[i]) && isfinite(b[i])))
+            return false;
+        if (same)
+            continue;
         largest = fmax(largest, fabs((double)a[i]));
         difference = fmax(difference, fabs((double)a[i] - (double)b[i]));
     }
-    return difference <= 1e-4 * largest + 1e-6;
+    return difference <= tolerance * largest + 1e-6;
 }
 
 /* The first sample's results alone and beside the second, in inference form. */
@@ -184,7 +189,7 @@ static Status compare_alone(Trainer *trainer, const Batch *batch, bool *alike, E
             if (*alike && status == STATUS_OK && rows == 1)
                 memcpy(kept[i], plan_output(entry->plan, i), width * sizeof(float));
             else if (*alike && status == STATUS_OK)
-                *alike = same_row(kept[i], plan_output(entry->plan, i), width);
+                *alike = rows_alike(kept[i], plan_output(entry->plan, i), width, 1e-4);
         }
     }
     for (size_t i = 0; i < SOURCE_MAX; i++)

@@ -208,6 +208,28 @@ static void trained_parts_are_left_for_the_gradient(void **state)
     }
 }
 
+/* In either order of the two: what is added needs a gradient, and a FusedConv has none. */
+static void a_trained_residual_is_left_for_the_gradient(void **state)
+{
+    (void)state;
+    static const char *const orders[] = {"a = Conv(x, w, b) c = Conv(x, u, b) s = Add(a, c) y = Relu(s) }",
+                                         "c = Conv(x, u, b) a = Conv(x, w, b) s = Add(c, a) y = Relu(s) }"};
+    for (size_t i = 0; i < 4; i++) {
+        Error err = {STATUS_OK, ""};
+        char text[1000];
+        snprintf(text, sizeof text,
+                 NEWEST "g (float[1,3,2,2] x) => (y) <" CONV ", float[2,3,1,1] u={1.0,2.0,3.0,1.0,2.0,3.0}> { %s",
+                 orders[i / 2]);
+        Model *model = parse_inferred(text);
+        bool trained = i % 2 == 0;
+        if (trained)
+            graph_find(model->graph, "u")->role = ROLE_PARAMETER;
+        assert_ok(pass_fuse_conv(model->graph, false, &err), &err);
+        assert_ops(model->graph, trained ? "Conv Conv Add Relu" : "Conv FusedConv");
+        model_free(model);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -218,6 +240,7 @@ int main(void)
         cmocka_unit_test(training_batchnorm_takes_its_activation),
         cmocka_unit_test(convolutions_take_up_what_follows),
         cmocka_unit_test(trained_parts_are_left_for_the_gradient),
+        cmocka_unit_test(a_trained_residual_is_left_for_the_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
