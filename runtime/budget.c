@@ -23,6 +23,8 @@ static Status measure(Trial *trial, Plan **plan, Error *err)
     TRY(plan_build(trial->working, trial->store, &trial->measure, plan, err));
     PlanBill bill = plan_bill(*plan);
     trial->total = bill_total(&bill);
+    if (trial->maker->held != NULL)
+        trial->total += trial->maker->held(trial->maker->context, trial->working);
     trial->block = (*plan)->block_bytes;
     return STATUS_OK;
 }

@@ -144,6 +144,7 @@ void plan_describe(const Plan *plan, Str *out);
 typedef struct PlanMaker {
     Status (*make)(void *context, Model **working, Error *err);
     void *context;
+    size_t (*held)(const void *context, const Model *working); /* bytes of models that live as long; may be NULL */
 } PlanMaker;
 
 typedef struct PlanBudget {

@@ -297,13 +297,14 @@ static Status write_bill(Trainer *trainer, const Batch *batch, Error *err)
     Batch some = batch_rows(batch, 0, trainer->part_rows > 0 ? trainer->part_rows : batch->size);
     TRY(trainer_plan(trainer, &some, true, &entry, err));
     PlanBill plan = plan_bill(entry->plan);
+    size_t models = entry_models(entry);
     trainer->bill = (TrainBill){.parameters = plan.parameters,
                                 .optimizer = plan.optimizer + states_missing(trainer),
                                 .activations = plan.activations,
                                 .gradients = plan.gradients,
                                 .workspace = plan.workspace,
                                 .cache = cached_bytes(trainer),
-                                .others = plan.constants + plan.inputs + trainer->beside,
+                                .others = plan.constants + plan.inputs + models + trainer->beside,
                                 .process = trainer->options.process,
                                 .part_rows = trainer->part_rows,
                                 .again = entry->budget.again};

@@ -91,6 +91,17 @@ static Status make_working(void *context, Model **working, Error *err)
     return status;
 }
 
+size_t entry_models(const PlanEntry *entry)
+{
+    return (entry->working == NULL ? 0 : entry->working->arena.used) +
+           (entry->whole == NULL ? 0 : entry->whole->arena.used);
+}
+
+static size_t held_models(const void *context, const Model *working)
+{
+    return working->arena.used + entry_models(((const Making *)context)->entry);
+}
+
 /* Of one plan after the other: with several tasks, each reaches its own head. */
 static void note_reached(Trainer *trainer, const Graph *graph)
 {
@@ -111,6 +122,23 @@ static PlanEntry *oldest_entry(Trainer *trainer)
     return oldest;
 }
 
+/* Under a limit a bill counts one plan. Others may stay beside it while what each has of its own (frozen weights in
+ * kernel layout, models) fits too. */
+static void make_room(Trainer *trainer, bool training)
+{
+    size_t held = 0, largest = 0;
+    for (int i = 0; i < PLAN_CACHE; i++) {
+        const PlanEntry *entry = &trainer->plans[i];
+        if (entry->plan == NULL)
+            continue;
+        PlanBill bill = plan_bill(entry->plan);
+        held += bill.constants + bill.inputs + entry_models(entry);
+        largest = entry->budget.needed > largest ? entry->budget.needed : largest;
+    }
+    if (trainer->options.memory > 0 && held + largest > memory_for_plan(trainer, training))
+        trainer_forget_plans(trainer);
+}
+
 Status trainer_plan(Trainer *trainer, const Batch *batch, bool training, PlanEntry **out, Error *err)
 {
     for (int i = 0; i < PLAN_CACHE; i++) {
@@ -122,10 +150,11 @@ Status trainer_plan(Trainer *trainer, const Batch *batch, bool training, PlanEnt
             return STATUS_OK;
         }
     }
+    make_room(trainer, training);
     PlanEntry *entry = oldest_entry(trainer);
     entry_release(entry);
     Making making = {trainer, batch, training, entry};
-    PlanMaker maker = {make_working, &making};
+    PlanMaker maker = {make_working, &making, held_models};
     PlanOptions options = {.training = training,
                            .plain_only = trainer->options.plain_only,
                            .accumulates = training && (trainer->options.accumulate > 1 || trainer->part_rows > 0),

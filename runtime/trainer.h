@@ -44,6 +44,7 @@ struct Trainer {
 
 /* train_plans.c. The plan for batches of this shape; STATUS_ENVIRONMENT when memory_for_plan is too little. */
 Status trainer_plan(Trainer *trainer, const Batch *batch, bool training, PlanEntry **entry, Error *err);
+size_t entry_models(const PlanEntry *entry); /* bytes of its models, where folded or transposed weights lie */
 /* Inputs by position, then the targets of a training plan. */
 void trainer_feed(PlanEntry *entry, const Batch *batch);
 /* Whether training on such a batch moves running statistics. */

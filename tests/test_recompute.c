@@ -89,7 +89,7 @@ static void open_net(Training *t, const Net *net)
 
 static Status build(Training *t, size_t limit)
 {
-    PlanMaker maker = {make, t};
+    PlanMaker maker = {.make = make, .context = t};
     return plan_build_within(&maker, t->store, &t->options, limit, &t->working, &t->plan, &t->budget, &t->err);
 }
 

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,15 +39,17 @@ static void arena_exhausted(Arena *arena)
     abort();
 }
 
+/* What is large begins where kernels want it: they would copy it otherwise. */
 static ArenaChunk *arena_add_chunk(Arena *arena, size_t size)
 {
     size_t room = size > CHUNK_SIZE / 4 ? size : CHUNK_SIZE;
     ArenaChunk *chunk = NULL;
-    if (room <= SIZE_MAX - sizeof *chunk)
-        chunk = calloc(1, sizeof *chunk + room);
+    if (room <= SIZE_MAX - BLOCK_ALIGNMENT - sizeof *chunk)
+        chunk = calloc(1, sizeof *chunk + room + BLOCK_ALIGNMENT);
     if (chunk == NULL)
         arena_exhausted(arena);
-    chunk->size = room;
+    chunk->used = (BLOCK_ALIGNMENT - (uintptr_t)chunk->bytes % BLOCK_ALIGNMENT) % BLOCK_ALIGNMENT;
+    chunk->size = room + chunk->used;
     if (room == size && arena->head != NULL) { /* a chunk of its own: keep filling the current one */
         chunk->next = arena->head->next;
         arena->head->next = chunk;
