@@ -155,6 +155,23 @@ MODEL
     holds "$name: the same losses" near kept.run every.run 1e-5
 done
 
+# what is promised holds with frozen weights in the layouts of several plans, in every epoch and before the first; pages of the file may lie beside
+"$write_model" - wide.onnx <<'MODEL' || failures=$((failures + 1))
+<ir_version: 8, opset_import: ["" : 18]>
+wide (float[N,1,28,28] x) => (float[N,10] y) <
+    float[6000,784] k = {0.01, -0.02, 0.03, 0.005, -0.015, 0.001, 0.02, ...}, float[6000] kb = {0.1, -0.1, 0.05, ...},
+    float[2000,6000] m = {0.01, -0.02, 0.015, 0.005, -0.015, 0.001, 0.02, ...}, float[10,2000] w = {0.3, -0.2, 0.1, -0.15, 0.25, -0.3, ...}
+> { f = Flatten(x) a = Gemm<transB = 1>(f, k, kb) r = Relu(a) c = Gemm<transB = 1>(r, m) s = Relu(c) y = Gemm<transB = 1>(s, w) }
+MODEL
+for cache in off auto; do
+    wide=("$regraft" tune wide.onnx --data "$pictures" --preset 0..1 --recipe plain --train w --epochs 2 --batch 24 --optimizer sgd --cache $cache)
+    expect 7 "cache $cache: too little memory for wide layers" "${wide[@]}" --memory 1M -o limited.onnx
+    least=$(sed -nE 's/.*smallest that would do is ([0-9]+)M.*/\1/p' err)
+    expect 0 "cache $cache: what was named for wide layers" "${wide[@]}" --memory "${least}M" -o limited.onnx --json
+    peak=$(sed -nE 's/.*"peak_resident": ?([0-9]+).*/\1/p' out | head -n 1)
+    holds "cache $cache: they keep to it" test "${peak:-0}" -gt 0 -a "$((${peak:-0} * 100))" -le "$((103 * (${least:-0} << 20) + 100 * $(stat -c %s wide.onnx)))"
+done
+
 # unreadable pictures: named once, and the run is that without them
 mkdir -p good/train/{a,b} good/val/{a,b}
 for i in 1 2 3 4 5 6; do
