@@ -110,9 +110,12 @@ static Status run_engine(const Fields *fields, const Run *run, Array **outputs, 
     str_release(&trace);
     if (status != STATUS_UNSUPPORTED || fields->engine == ENGINE_PLAN)
         return status;
-    say_note("interpreted: %s", err->message);
+    Error why = *err;
     error_clear(err);
-    return run_interpreted(run, outputs, arena, (uint64_t)fields->seed, err);
+    status = run_interpreted(run, outputs, arena, (uint64_t)fields->seed, err);
+    if (status == STATUS_OK || strcmp(why.message, err->message) != 0) /* what stops both is said once */
+        say_note("interpreted: %s", why.message);
+    return status;
 }
 
 typedef struct Range {

@@ -54,11 +54,13 @@ static tjscalingfactor choose_scale(int width, int height, int least)
 static Status decode(tjhandle handle, Picture *picture, const unsigned char *bytes, size_t size, int least,
                      const char *name, Error *err)
 {
-    int width, height, sampling, space;
+    int width = 0, height = 0, sampling = 0, space = 0; /* a file that ends before they are said leaves them */
     if (tjDecompressHeader3(handle, bytes, (unsigned long)size, &width, &height, &sampling, &space) != 0 &&
         tjGetErrorCode(handle) == TJERR_FATAL)
         return fail(err, STATUS_REJECTED, "%s: not a readable JPEG: %s", name, tjGetErrorStr2(handle));
-    if (width <= 0 || height <= 0 || (int64_t)width * height > PIXELS_MAX)
+    if (width <= 0 || height <= 0)
+        return fail(err, STATUS_REJECTED, "%s: not a readable JPEG: it ends before its size", name);
+    if ((int64_t)width * height > PIXELS_MAX)
         return fail(err, STATUS_REJECTED, "%s: a JPEG of %d x %d pixels is beyond the limit", name, width, height);
     tjscalingfactor scale = choose_scale(width, height, least);
     width = TJSCALED(width, scale);

@@ -73,6 +73,10 @@ g (float[N,4] x) => (float[N,2] y) <float[4,4] v = {0.5, ...}, float[2,4] w = {0
   h = MatMul (x, v) ["/odd"] k = my.domain.Odd <a = 1> (h) y = Gemm <transB = 1> (k, w)
 }
 TEXT
+model stranger.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17, "my.domain" : 1]>
+g (float[N,20] x) => (float[N,20] z) { h = Relu (x) ["/odd"] z = my.domain.Odd <a = 1> (h) }
+TEXT
 model encoder.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
 g (float[N,4] x) => (float[N,4] y) <float[4] v = {1.0, ...}> { [ln] y = LayerNormalization (x, v) }
@@ -121,6 +125,10 @@ run 5 heads encoder.onnx
 says err "regraft: encoder.onnx: no head found: behind 'y' the walk ends at LayerNormalization 'ln'; name the tensor to cut at"
 run 4 check foreign.onnx
 says err "regraft: foreign.onnx: Odd '/odd': operator my.domain.Odd (opset 1) is not known"
+run 4 run stranger.onnx -i "$golden/../data/task_a.npz"
+said=$(grep -c 'is not known' err)
+[ "$said" = 1 ] || bad "an unknown operator is said $said times"
+says err "regraft: Odd '/odd': operator my.domain.Odd (opset 1) is not known"
 run 0 ops --filter Gemm
 run 2 ops --filter Nonsense
 for folder in "" "--conformance $golden/../conformance"; do

@@ -79,6 +79,11 @@ static void what_is_no_picture_is_refused(void **state)
     error_clear(&err);
     assert_int_equal(picture_decode(&picture, NULL, 0, 0, "b.jpg", &err), STATUS_REJECTED);
     assert_string_equal(err.message, "b.jpg: is empty");
+    static const unsigned char begun[] = {0xff, 0xd8, 0xff, 0xe0, 0, 16, 'J', 'F', 'I', 'F',
+                                          0,    1,    1,    0,    0, 1,  0,   1,   0,   0};
+    error_clear(&err);
+    assert_int_equal(picture_decode(&picture, begun, sizeof begun, 0, "c.jpg", &err), STATUS_REJECTED);
+    assert_string_equal(err.message, "c.jpg: not a readable JPEG: it ends before its size");
 }
 
 static void scaled_decode_stays_above_the_size_asked(void **state)

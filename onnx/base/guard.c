@@ -2,7 +2,11 @@
  *
  * Reading a page that its file has lost raises SIGBUS. The handler puts a page of zeros there, notes it, and lets the
  * reader go on: what it computed is worthless, and mapping_was_cut says so before anything is written. A handler
- * belongs to the process: this is the one place with state outside of a structure. */
+ * belongs to the process: this is the one place with state outside of a structure.
+ *
+ * It runs on the reader's own stack. Kernels of oneDNN keep numbers below their stack pointer, which it may overwrite;
+ * an alternate stack would have to be given to every thread, those of OpenMP too, which we do not start. It is not
+ * worth it: those numbers come from the file that was cut, and nothing that depends on them is written. */
 #include "onnx/base/file.h"
 
 #include <signal.h>
