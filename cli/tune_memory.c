@@ -18,7 +18,8 @@ size_t tune_cache_limit(const Tune *tune)
 
 size_t tune_feature_batch(const Tune *tune)
 {
-    return tune->fields->memory > 0 && tune->batch > SMALL_BATCH ? SMALL_BATCH : tune->batch;
+    size_t ranks = (size_t)comm_size(tune->comm), small = (SMALL_BATCH + ranks - 1) / ranks * ranks;
+    return tune->fields->memory > 0 && tune->batch > small ? small : tune->batch; /* each process has as many */
 }
 
 static size_t resident_at_rest(const Tune *tune)

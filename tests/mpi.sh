@@ -95,6 +95,16 @@ expect 0 "features of a frozen part, one process" "$regraft" tune net.onnx "${fr
 expect 0 "features of a frozen part, two processes" mpi 2 "$regraft" tune net.onnx "${frozen[@]}" -o two.onnx --run two_f
 holds "it ran once" grep -q 'the frozen part ran once' err
 holds "the same losses from features" same_losses one_f two_f
+"$write_model" - means.onnx <<'MODEL' || exit 1
+<ir_version: 8, opset_import: ["" : 18]>
+means (float[N,1,28,28] x) => (float[N,10] y) <
+    float[784,8] k = {0.01, -0.02, 0.03, 0.005, -0.015, 0.001, 0.02, ...}, int64[1] zero = {0}, float[8,10] w = {0.3, -0.2, 0.1, -0.15, 0.25, ...}
+> { f = Flatten(x) a = MatMul(f, k) m = ReduceMean<keepdims = 1>(a, zero) s = Sub(a, m) y = MatMul(s, w) }
+MODEL
+expect 0 "samples that meet in the frozen part, two processes" mpi 2 "$regraft" tune means.onnx "${plain[@]}" --train w -o two.onnx
+holds "none keeps features" grep -q "runs in every epoch: .* depends on the other samples" err
+expect 0 "a limit on memory, features shared by three" mpi 3 "$regraft" tune "$tests/../examples/fashion6.onnx" --data "$pictures" --batch 24 \
+    --preset 0..1 --epochs 1 --memory 500M -o two.onnx
 expect 0 "a limit on memory, two processes" mpi 2 "$regraft" tune net.onnx "${plain[@]}" --memory 400M -o two.onnx --run two_m
 holds "the same losses under a limit" same_losses one two_m
 expect 0 "recipe auto: shared features, probe, fine-tuning" mpi 2 "$regraft" tune "$tests/../examples/fashion6.onnx" --data "$pictures" \
