@@ -4,9 +4,9 @@
  * reader go on: what it computed is worthless, and mapping_was_cut says so before anything is written. A handler
  * belongs to the process: this is the one place with state outside of a structure.
  *
- * It runs on the reader's own stack. Kernels of oneDNN keep numbers below their stack pointer, which it may overwrite;
- * an alternate stack would have to be given to every thread, those of OpenMP too, which we do not start. It is not
- * worth it: those numbers come from the file that was cut, and nothing that depends on them is written. */
+ * It runs on the reader's own stack, where it may overwrite what kernels of oneDNN keep below their stack pointer. An
+ * alternate stack would have to be given to every thread, those of OpenMP too, which we do not start. So at worst a run
+ * that fails in any case ends in a crash instead of a message; nothing of it is written either way. */
 #include "onnx/base/file.h"
 
 #include <signal.h>
