@@ -142,6 +142,9 @@ Status kept_open(Tune *tune, TrainOptions *options, KeptFeatures *kept, Error *e
             progress_note(&tune->progress, "note", "--views: no part of the model can be run beforehand");
         return STATUS_OK;
     }
+    if (!tune_augments(tune) && tune->fields->views > 1)
+        progress_note(&tune->progress, "note",
+                      "--views: nothing is augmented here, so all views would be the same; one is kept");
     if (tune_augments(tune) && tune->fields->views == 0) {
         progress_note(&tune->progress, "note",
                       "the frozen part runs in every epoch, as pictures are augmented anew; --views 4 runs it "

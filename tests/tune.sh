@@ -117,6 +117,8 @@ expect 0 "two views again" "$regraft" tune "${views[@]}" --views 2 -o again.onnx
 holds "the same bytes" cmp -s views.onnx again.onnx
 expect 0 "views of what is all trained" "$regraft" tune "${views[@]}" --train all --views 2 -o again.onnx
 holds "have no use, it says" grep -q "no part of the model can be run beforehand" err
+expect 0 "views of what is not augmented" "$regraft" tune "${views[@]}" --augment none --views 2 -o again.onnx
+holds "are one, it says" grep -q "all views would be the same; one is kept" err
 if [ "$(id -u)" != 0 ]; then # root may write everywhere
     mkdir closed && chmod 500 closed
     expect 0 "no file can be made" env TMPDIR="$work/closed" "$regraft" tune "${frozen[@]}" --memory 900M -o file.onnx --run closed.run
