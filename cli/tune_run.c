@@ -437,8 +437,8 @@ static Status train_from_here(Tune *tune, double lr, uint64_t epochs, const char
     tune->tuned.seconds = seconds_now() - begin;
     if (status == STATUS_OK)
         status = show_profile(tune, trainer, err);
-    if (status == STATUS_OK && kept.cache != NULL)
-        trainer_leave_cache(trainer, tune->part_rows);
+    if (status == STATUS_OK)
+        trainer_end(trainer, tune->part_rows);
     kept_release(&kept);
     part_release(&train); /* a loader holds batches: measuring opens its own */
     part_release(&val);

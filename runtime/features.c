@@ -132,6 +132,7 @@ typedef struct Prefixes {
     PlanOptions options;
     const FeatureLimits *limits;
     size_t portion; /* samples run at a time */
+    size_t beside;  /* bytes that plans for other shapes may hold, which the bill does not count */
 } Prefixes;
 
 static void prefix_release(Prefix *p)
@@ -174,6 +175,16 @@ static Status prefix_build(Model *document, const ParamList *params, const PlanO
     return STATUS_OK;
 }
 
+/* Weights into which a BatchNorm was folded, or that were transposed, lie in the models, and once more in the plan. */
+static size_t held_bytes(const Prefix *p)
+{
+    if (p->plan == NULL)
+        return 0;
+    PlanBill plan = plan_bill(p->plan);
+    return plan.parameters + plan.gradients + plan.constants + plan.inputs + p->whole->arena.used +
+           p->prefix->arena.used + p->suffix->arena.used;
+}
+
 static bool same_shapes(const Prefix *p, const Batch *batch)
 {
     bool same = p->plan != NULL && p->input_count == batch->input_count;
@@ -192,8 +203,11 @@ static Status prefix_for(Model *document, const ParamList *params, const Batch *
         if (same_shapes(*p, batch))
             return STATUS_OK;
     }
-    for (size_t i = 0; i < PREFIXES && prefixes->limits->memory > 0; i++)
-        prefix_release(&prefixes->items[i]); /* one at a time */
+    size_t held = 0;
+    for (size_t i = 0; i < PREFIXES; i++)
+        held += held_bytes(&prefixes->items[i]);
+    for (size_t i = 0; i < PREFIXES && held > prefixes->beside; i++)
+        prefix_release(&prefixes->items[i]);
     *p = &prefixes->items[prefixes->next++ % PREFIXES];
     return prefix_build(document, params, &prefixes->options, batch, *p, err);
 }
@@ -299,16 +313,13 @@ static size_t batch_bytes(const Batch *batch)
     return bytes;
 }
 
-/* Weights into which a BatchNorm was folded, or that were transposed, lie in the models, and once more in the plan. */
 static TrainBill prefix_bill(const Prefix *p, const Batch *batch, size_t cached, size_t process)
 {
     PlanBill plan = plan_bill(p->plan);
-    size_t models = p->whole->arena.used + p->prefix->arena.used + p->suffix->arena.used;
     return (TrainBill){.activations = plan.activations,
                        .workspace = plan.workspace,
                        .cache = cached,
-                       .others = plan.parameters + plan.gradients + plan.constants + plan.inputs + models +
-                                 3 * batch_bytes(batch),
+                       .others = held_bytes(p) + 3 * batch_bytes(batch),
                        .process = process};
 }
 
@@ -348,6 +359,7 @@ static Status settle(Model *document, const ParamList *params, const Batch *batc
     }
     prefixes->options.winograd = measure.winograd;
     prefixes->portion = rows;
+    prefixes->beside = limits->memory > 0 ? 0 : train_bill_total(&bill) / 50;
     bill.part_rows = rows < batch->size ? rows : 0;
     if (limits->on_bill != NULL)
         limits->on_bill(&bill, limits->context);

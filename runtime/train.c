@@ -147,14 +147,6 @@ void trainer_free(Trainer *trainer)
     free(trainer);
 }
 
-void trainer_leave_cache(Trainer *trainer, size_t part_rows)
-{
-    trainer_forget_plans(trainer);
-    trainer->cache = NULL;
-    trainer->options.cached = 0;
-    trainer->part_rows = part_rows;
-}
-
 ParamStore *trainer_store(Trainer *trainer)
 {
     return trainer->store;
@@ -261,6 +253,24 @@ static Status collect(Collect *c, const PlanEntry *entry, const Batch *batch, Er
 
 typedef Status (*EachBatch)(Trainer *trainer, const PlanEntry *entry, const Batch *batch, void *context, Error *err);
 
+/* After training on features the whole model is measured for the first time: in smaller parts where --memory wants it.
+ */
+static Status plan_measuring(Trainer *trainer, const Batch *batch, Batch *some, size_t *rows, PlanEntry **entry,
+                             Error *err)
+{
+    for (;;) {
+        Error why = {0};
+        Status status = trainer_plan(trainer, some, false, entry, &why);
+        if (status == STATUS_OK)
+            return STATUS_OK;
+        if (status != STATUS_ENVIRONMENT || !trainer->measures || some->size < 2)
+            return fail(err, status, "%s", why.message);
+        *rows = trainer->part_rows = (some->size + 1) / 2;
+        size_t first = (size_t)(some->ids - batch->ids);
+        *some = batch_rows(batch, first, *rows);
+    }
+}
+
 /* Runs the source once in inference form, in parts where training runs batches in parts. */
 static Status each_batch(Trainer *trainer, Source *source, EachBatch each, void *context, Error *err)
 {
@@ -274,7 +284,7 @@ static Status each_batch(Trainer *trainer, Source *source, EachBatch each, void 
         size_t rows = trainer->part_rows > 0 ? trainer->part_rows : batch.size;
         for (size_t first = 0; first < batch.size; first += rows) {
             Batch some = batch_rows(&batch, first, batch.size - first < rows ? batch.size - first : rows);
-            TRY(trainer_plan(trainer, &some, false, &entry, err));
+            TRY(plan_measuring(trainer, &batch, &some, &rows, &entry, err));
             trainer_feed(entry, &some);
             TRY(plan_run(entry->plan, 0, 0, false, err));
             TRY(each(trainer, entry, &some, context, err));

@@ -279,9 +279,9 @@ typedef struct Trainer Trainer;
 Status trainer_new(Model *document, const ParamList *params, const FeatureCache *cache, const TrainOptions *options,
                    Trainer **trainer, Error *err);
 void trainer_free(Trainer *trainer);
-/* From here on sources give the document's own inputs again, and are run in parts of so many samples (0: whole
- * batches): for measuring what was trained on cached features. */
-void trainer_leave_cache(Trainer *trainer, size_t part_rows);
+/* Training is over, what was trained will be measured: plans for other shapes make room. After training on cached
+ * features sources give the document's own inputs again, and are run in parts of so many samples (0: whole batches). */
+void trainer_end(Trainer *trainer, size_t part_rows);
 ParamStore *trainer_store(Trainer *trainer);
 /* Settles what training takes before anything large is allocated, from the first batch; trainer_run does it by itself.
  * STATUS_ENVIRONMENT names the smallest TrainOptions.memory that would do. */

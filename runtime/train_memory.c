@@ -291,24 +291,51 @@ static Status check_evaluation(Trainer *trainer, const Batch *batch, Error *err)
     return status == STATUS_OK ? STATUS_OK : fail(err, status, "%s", why.message);
 }
 
-static Status write_bill(Trainer *trainer, const Batch *batch, Error *err)
+/* Shapes of batches: whole ones and the last of a pass. Without a limit the plan of each stays, with frozen weights of
+ * its own. */
+static size_t shapes_of(const Trainer *trainer, const Source *source)
+{
+    size_t batch = trainer->options.batch;
+    return source == NULL ? 0 : (size_t)(source->count >= batch) + (size_t)(source->count % batch != 0);
+}
+
+static Status write_bill(Trainer *trainer, const Batch *batch, size_t shapes, Error *err)
 {
     PlanEntry *entry;
     Batch some = batch_rows(batch, 0, trainer->part_rows > 0 ? trainer->part_rows : batch->size);
     TRY(trainer_plan(trainer, &some, true, &entry, err));
     PlanBill plan = plan_bill(entry->plan);
-    size_t models = entry_models(entry);
+    size_t held = plan.constants + plan.inputs + entry_models(entry), plans = trainer->options.memory > 0 ? 1 : shapes;
     trainer->bill = (TrainBill){.parameters = plan.parameters,
                                 .optimizer = plan.optimizer + states_missing(trainer),
                                 .activations = plan.activations,
                                 .gradients = plan.gradients,
                                 .workspace = plan.workspace,
                                 .cache = cached_bytes(trainer),
-                                .others = plan.constants + plan.inputs + models + trainer->beside,
+                                .others = (plans > 0 ? plans : 1) * held + trainer->beside,
                                 .process = trainer->options.process,
                                 .part_rows = trainer->part_rows,
                                 .again = entry->budget.again};
     return STATUS_OK;
+}
+
+void trainer_end(Trainer *trainer, size_t part_rows)
+{
+    const FeatureCache *cache = trainer->cache;
+    trainer->measures = true;
+    if (cache == NULL)
+        return;
+    size_t plain = params_plain_total(trainer->store) * sizeof(float), one = 0;
+    for (int i = 0; i < cache->input_count + cache->target_count; i++) {
+        Type type = i < cache->input_count ? cache->input_types[i] : cache->target_types[i - cache->input_count];
+        type.dims[0] = (int64_t)trainer->options.batch;
+        one += (size_t)type_count(&type) * dtype_size(type.dtype);
+    }
+    forget(trainer);
+    trainer->cache = NULL;
+    trainer->options.cached = 0;
+    trainer->part_rows = part_rows;
+    trainer->beside = 2 * one + (trainer->best != NULL ? plain : 0) + (trainer->options.checkpoint != NULL ? plain : 0);
 }
 
 Status trainer_prepare(Trainer *trainer, Source *train, Source *validation, Error *err)
@@ -326,5 +353,5 @@ Status trainer_prepare(Trainer *trainer, Source *train, Source *validation, Erro
     if (trainer->options.memory > 0)
         TRY(check_evaluation(trainer, &batch, err));
     trainer->prepared = true;
-    return write_bill(trainer, &batch, err);
+    return write_bill(trainer, &batch, shapes_of(trainer, train) + shapes_of(trainer, validation), err);
 }

@@ -135,6 +135,8 @@ static void make_room(Trainer *trainer, bool training)
         held += bill.constants + bill.inputs + entry_models(entry);
         largest = entry->budget.needed > largest ? entry->budget.needed : largest;
     }
+    if (trainer->measures && held > train_bill_total(&trainer->bill) / 50)
+        trainer_forget_plans(trainer);
     if (trainer->options.profile) /* reads the training plan at the end */
         return;
     if (trainer->options.memory > 0 && held + largest > memory_for_plan(trainer, training))

@@ -34,6 +34,7 @@ struct Trainer {
     RunSettings settings;
     struct Distribution *distribution; /* NULL: trained in this process alone */
     bool prepared;
+    bool measures;      /* training is over: large plans are made one at a time */
     bool planned;       /* training, for one batch at least */
     bool *reached;      /* by parameter: a loss of a training plan depends on it */
     size_t part_rows;   /* a batch is run in parts of so many samples; 0: whole */

@@ -172,6 +172,10 @@ for cache in off auto; do
     expect 0 "cache $cache: what was named for wide layers" "${wide[@]}" --memory "${least}M" -o limited.onnx --json
     peak=$(sed -nE 's/.*"peak_resident": ?([0-9]+).*/\1/p' out | head -n 1)
     holds "cache $cache: they keep to it" test "${peak:-0}" -gt 0 -a "$((${peak:-0} * 100))" -le "$((103 * (${least:-0} << 20) + 100 * $(stat -c %s wide.onnx)))"
+    expect 0 "cache $cache: wide layers without a limit" "${wide[@]}" -o limited.onnx --json
+    peak=$(sed -nE 's/.*"peak_resident": ?([0-9]+).*/\1/p' out | head -n 1)
+    total=$(sed -nE 's/.*"event":"memory".*"total":([0-9]+).*/\1/p' out | sort -n | tail -n 1)
+    holds "cache $cache: they keep to their bill" test "${peak:-0}" -gt 0 -a "$((${peak:-0} * 100))" -le "$((103 * ${total:-0} + 100 * $(stat -c %s wide.onnx)))"
 done
 
 # unreadable pictures: named once, and the run is that without them
