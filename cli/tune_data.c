@@ -132,7 +132,8 @@ size_t tune_float_output(const Graph *graph, size_t i)
 {
     for (size_t k = 0; k < graph->output_count; k++) {
         const Type *type = &graph->outputs[k]->type;
-        bool untold = type->kind == TYPE_UNKNOWN || (type->kind == TYPE_TENSOR && type->dtype == DTYPE_UNDEFINED);
+        bool untold = node_is_zipmap(graph->outputs[k]->producer) || type->kind == TYPE_UNKNOWN ||
+                      (type->kind == TYPE_TENSOR && type->dtype == DTYPE_UNDEFINED);
         bool other = !untold && (type->kind != TYPE_TENSOR || !dtype_is_float(type->dtype));
         if (!other && i-- == 0)
             return k;

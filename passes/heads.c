@@ -478,7 +478,8 @@ static void learn_type(const Head *head, const Linear *linear, const TailInfo *t
         type->dtype = dtype;
     }
     bool like_output = !tail->select && !tail->pool && !tail->rank_change && out->kind == TYPE_TENSOR;
-    int rank = head->rank >= 0 ? head->rank : like_output ? out->rank : -1;
+    bool maps = node_is_zipmap(head->output->producer); /* of rows */
+    int rank = head->rank >= 0 ? head->rank : maps ? 2 : like_output ? out->rank : -1;
     if (type->kind != TYPE_TENSOR || type->rank >= 0 || rank < 2)
         return;
     type->rank = rank;
@@ -657,8 +658,9 @@ static Status pick_best(const HeadList *list, const char *output, const Head **h
     if (best == NULL)
         return fail(err, STATUS_AMBIGUOUS, "no head found: %s; name the tensor to cut at",
                     list->blocked != NULL ? list->blocked : "no linear layer leads to an output");
-    for (size_t i = 0; output == NULL && i < list->count; i++) /* of scores and probabilities, the scores */
-        if (list->items[i].inner && list->items[i].node == best->node && list->items[i].depth == 0)
+    for (size_t i = 0; output == NULL && i < list->count; i++) /* of scores and probabilities, or labels, the scores */
+        if ((list->items[i].inner || node_is_zipmap(list->items[i].output->producer)) &&
+            list->items[i].node == best->node && list->items[i].depth == 0)
             best = &list->items[i];
     if (best->confidence < 0.5)
         return refuse(list, output, best->why, err);

@@ -351,6 +351,9 @@ typedef struct WorkingOptions {
     bool no_expand; /* composites stay, so that their own eval runs */
 } WorkingOptions;
 
+/* scikit-learn's classifiers end in ZipMap, which makes a dictionary of each row of scores for Python. What runs and
+ * trains here gives the scores. */
+bool node_is_zipmap(const Node *node);
 /* A copy with functions inlined and newest forms, origins set, shapes not yet known: for analysis. */
 Status working_copy(Model *document, Model **copy, Error *err);
 

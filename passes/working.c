@@ -58,9 +58,29 @@ static void drop_overridable_inputs(Graph *graph)
             graph_remove_input(graph, graph->inputs[i]);
 }
 
+bool node_is_zipmap(const Node *node)
+{
+    return node != NULL && strcmp(node->op_type, "ZipMap") == 0 && strcmp(node->domain, "ai.onnx.ml") == 0;
+}
+
+/* Where the model ends in ZipMap, the scores themselves stand under its name. */
+static void scores_for_maps(Graph *graph)
+{
+    for (Node *node = graph->first; node != NULL; node = node->next) {
+        if (!node_is_zipmap(node) || node->input_count != 1 || node->inputs[0] == NULL || node->output_count != 1 ||
+            node->outputs[0] == NULL || node->outputs[0]->use_count > 0)
+            continue;
+        node_remove_attr(node, "classlabels_int64s");
+        node_remove_attr(node, "classlabels_strings");
+        node_set_op(node, "", "Identity", OPSET_NEWEST);
+        node->outputs[0]->type = node->inputs[0]->type;
+    }
+}
+
 static Status to_newest_form(Model *model, Error *err)
 {
     TRY(pass_inline(model, err));
+    scores_for_maps(model->graph);
     remember_origins(model->graph);
     drop_overridable_inputs(model->graph);
     TRY(checked(model->graph, "inline", err));

@@ -10,7 +10,8 @@
 static const Node *last_node(const Graph *graph, size_t index)
 {
     const Node *node = graph->outputs[index]->producer;
-    while (node != NULL && (node_is(node, "Identity") || node_is(node, "Cast") || node_is(node, "Reshape")))
+    while (node != NULL &&
+           (node_is(node, "Identity") || node_is(node, "Cast") || node_is(node, "Reshape") || node_is_zipmap(node)))
         node = node_input(node, 0) == NULL ? NULL : node_input(node, 0)->producer;
     return node;
 }

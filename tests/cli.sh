@@ -570,6 +570,22 @@ for how in live running; do
         bad "--batchnorm $how: which statistics were moved?"
 done
 
+# scikit-learn's classifiers give dictionaries for Python: here, the scores they are made of.
+model maps.onnx <<'TEXT'
+<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 3]>
+maps (float[N,20] x) => (int64[N] label, p) <float[4,20] w = {0.1, -0.2, 0.3, 0.05, ...}, float[4] b = {0, 0.1, ...}> {
+  s = Gemm <transB = 1> (x, w, b) q = Softmax <axis = 1> (s) label = ArgMax <axis = 1, keepdims = 0> (q)
+  p = ai.onnx.ml.ZipMap <classlabels_int64s = [0, 1, 2, 3]> (q)
+}
+TEXT
+run 0 check maps.onnx
+run 0 run maps.onnx -i "$golden/../data/task_a.npz" -o maps.npz
+run 0 tune maps.onnx --data "$golden/../data/task_a.npz" --recipe plain --keep-head --epochs 1 -o kept.onnx
+run 0 inspect kept.onnx
+grep -q 'ZipMap 1' out || bad "the file keeps its ZipMap"
+run 0 tune maps.onnx --data "$golden/../data/task_a.npz" --epochs 1 -o fresh.onnx
+grep -q '^probe' out || bad "a new head behind a ZipMap is probed"
+
 # A model that takes bytes gets pictures as they are; no other preprocessing fits.
 model bytes.onnx <<'TEXT'
 <ir_version: 8, opset_import: ["" : 17]>
