@@ -139,7 +139,9 @@ Status kept_open(Tune *tune, TrainOptions *options, KeptFeatures *kept, Error *e
         TRY(all_say(tune, is_worth(tune, options, &bytes), &worth, err));
     if (!worth) {
         if (tune->fields->views > 0)
-            progress_note(&tune->progress, "note", "--views: no part of the model can be run beforehand");
+            progress_note(&tune->progress, "note",
+                          "--views: no part of the model can be run beforehand here; pictures are augmented anew in "
+                          "every epoch");
         return STATUS_OK;
     }
     if (!tune_augments(tune) && tune->fields->views > 1)

@@ -318,8 +318,8 @@ typedef struct LoadedBatch {
     void *const *targets;
 } LoadedBatch;
 
-/* The order of a pass over `count` samples, by (seed, epoch) alone: [count] numbers. */
-void loader_shuffle(uint64_t seed, uint64_t epoch, size_t *order, size_t count);
+/* Mixes the order of a pass over `count` samples, by (seed, epoch) alone; the generator as that leaves it. */
+Rng loader_shuffle(uint64_t seed, uint64_t epoch, size_t *order, size_t count);
 /* Leaves in `order` what process `rank` of `ranks` takes of every batch: contiguous parts, of the last, shorter one
  * too. Returns how many. */
 size_t loader_own_part(size_t *order, size_t count, size_t batch, size_t rank, size_t ranks);

@@ -328,10 +328,11 @@ static void bucket(const Lengths *lengths, size_t *order, size_t count, size_t b
     free(places);
 }
 
-void loader_shuffle(uint64_t seed, uint64_t epoch, size_t *order, size_t count)
+Rng loader_shuffle(uint64_t seed, uint64_t epoch, size_t *order, size_t count)
 {
     Rng rng = rng_at(seed, rng_mix(0x0d3e, epoch));
     rng_shuffle(&rng, order, count);
+    return rng;
 }
 
 size_t loader_own_part(size_t *order, size_t count, size_t batch, size_t rank, size_t ranks)
@@ -370,8 +371,7 @@ Status loader_start(Loader *loader, uint64_t epoch, bool train, size_t batch, si
         for (size_t i = 0; i < count; i++)
             loader->order[i] = i;
         if (train && !loader->options.keep_order) {
-            Rng rng = rng_at(loader->options.seed, rng_mix(0x0d3e, epoch));
-            rng_shuffle(&rng, loader->order, count);
+            Rng rng = loader_shuffle(loader->options.seed, epoch, loader->order, count);
             if (loader->options.lengths != NULL)
                 bucket(loader->options.lengths, loader->order, count, batch, &rng);
         }

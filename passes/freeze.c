@@ -340,7 +340,7 @@ Status freeze_read(const Model *document, ParamList *list, Error *err)
 /* ---- BatchNorm ----------------------------------------------------------------------------------------- */
 
 /* Opset 14 has training_mode; before, outputs beyond the first meant training (7 to 13), and is_test = 0 (below 7). */
-static bool is_training_form(const Node *node)
+bool batchnorm_is_training(const Node *node)
 {
     if (node->opset >= 14)
         return node_int(node, "training_mode", 0) != 0;
@@ -382,7 +382,7 @@ static void count_batchnorm(const Graph *graph, BatchNormCount *count)
 {
     for (const Node *node = graph->first; node != NULL; node = node->next) {
         if (node_is(node, "BatchNormalization"))
-            (*(is_training_form(node) ? &count->training : &count->inference))++;
+            (*(batchnorm_is_training(node) ? &count->training : &count->inference))++;
         else if (node_is(node, "Conv"))
             count_conv(node, count);
         else

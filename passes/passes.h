@@ -245,6 +245,7 @@ Status freeze_read(const Model *document, ParamList *list, Error *err);
 typedef enum BatchNormForm { BATCHNORM_NONE, BATCHNORM_FOLDED, BATCHNORM_INFERENCE, BATCHNORM_TRAINING } BatchNormForm;
 /* Which of the three forms the file holds (FOLDED: none left, but convolutions with biases and generated names). */
 BatchNormForm batchnorm_form(const Model *document, size_t *count);
+bool batchnorm_is_training(const Node *node); /* a BatchNormalization of any opset, as written */
 
 /* ---- loss.c --------------------------------------------------------------------------------------------- */
 

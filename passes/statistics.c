@@ -5,7 +5,7 @@
 
 static bool is_live(const Node *node)
 {
-    return node_is(node, "BatchNormalization") && node->input_count == 5 && node_int(node, "training_mode", 0) != 0;
+    return node_is(node, "BatchNormalization") && node->input_count == 5 && batchnorm_is_training(node);
 }
 
 /* Node.mark: which parameter its scale is, from 1 on; 0 for other nodes. */

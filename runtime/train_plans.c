@@ -123,7 +123,7 @@ static PlanEntry *oldest_entry(Trainer *trainer)
 }
 
 /* Under a limit a bill counts one plan. Others may stay beside it while what each has of its own (frozen weights in
- * kernel layout, models) fits too. */
+ * kernel layout, models) fits too. After training they stay while that is within what a bill may be passed by. */
 static void make_room(Trainer *trainer, bool training)
 {
     size_t held = 0, largest = 0;

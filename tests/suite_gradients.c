@@ -28,9 +28,9 @@ typedef struct Suite {
     Map met;     /* "domain.Name" of rows that a case went through */
     Arena arena; /* its keys */
     const OpDef *tables[64];
-    OpSet ops; /* the built-in rows and Dot */
-    int run, failed;
-    bool verbose, narrow; /* narrow: the processor has bf16 */
+    OpSet ops;                /* the built-in rows and Dot */
+    int run, failed, written; /* written: compared with the evals of their composites */
+    bool verbose, narrow;     /* narrow: the processor has bf16 */
 } Suite;
 
 /* ---- building ------------------------------------------------------------------------------------------ */
@@ -569,6 +569,7 @@ static Status check_written_out(Suite *suite, const GradientCase *c, Array **in,
             fail(err, status, "%s", why.message);
         }
     }
+    suite->written += status == STATUS_OK && own[0] != NULL;
     for (int i = 0; i < written.output_count && status == STATUS_OK && own[0] != NULL; i++) {
         char name[80];
         snprintf(name, sizeof name, "%s as written", written.outputs[i]->name);
@@ -672,7 +673,8 @@ int main(int argc, char **argv)
     for (const CaseFamily *family = case_families; family->name != NULL; family++)
         run_family(&suite, family, argc - first, argv + first);
     int unmet = argc == first ? report_unmet(&suite) : 0;
-    printf("%d cases, %d failed, %d rows without a case\n", suite.run, suite.failed, unmet);
+    printf("%d cases, %d of them compared as written, %d failed, %d rows without a case\n", suite.run, suite.written,
+           suite.failed, unmet);
     map_release(&suite.met);
     arena_release(&suite.arena);
     return suite.failed > 0 || unmet > 0;

@@ -47,64 +47,62 @@ static void assert_gradients_near(World *expected, World *found, double toleranc
         fail_msg("gradients are %g of their norm away", sqrt(error / norm));
 }
 
-static void with_strides_it_is_no_product_of_matrices_in_channels_last(void **state)
+/* A net of the test's shapes by plain kernels and by those of `how`, in f32 and, where there is bf16, in that. */
+static void compare(const char *net, PlanOptions how, void (*look)(const World *world))
 {
-    (void)state;
-    const PlanOptions last[] = {{.training = true, .channels_last = true},
-                                {.training = true, .channels_last = true, .precision = PRECISION_BF16}};
     for (int i = 0; i < 2; i++) {
         World a, b;
-        if (precision_check(last[i].precision, NULL) != STATUS_OK)
+        how.precision = i == 1 ? PRECISION_BF16 : PRECISION_F32;
+        if (precision_check(how.precision, NULL) != STATUS_OK)
             continue;
-        world_open(&a, NET(3, 1, 2), &plain);
-        world_open(&b, NET(3, 1, 2), &last[i]);
-        const Step *step = depthwise_step(&b, "ConvGradInput");
-        assert_int_equal(step->out[0]->layout, LAYOUT_NHWC);
-        if (dnnl_version()->major >= 3)
-            assert_ptr_equal(strstr(step->kernel, "jit_dw"), step->kernel);
+        world_open(&a, net, &plain);
+        world_open(&b, net, &how);
+        look(&b);
         assert_gradients_near(&a, &b, i == 1 ? 1e-2 : 1e-5);
         world_close(&a);
         world_close(&b);
     }
+}
+
+static void is_depthwise_code(const World *world)
+{
+    const Step *step = depthwise_step(world, "ConvGradInput");
+    assert_int_equal(step->out[0]->layout, LAYOUT_NHWC);
+    if (dnnl_version()->major >= 3)
+        assert_ptr_equal(strstr(step->kernel, "jit_dw"), step->kernel);
+}
+
+static void with_strides_it_is_no_product_of_matrices_in_channels_last(void **state)
+{
+    (void)state;
+    compare(NET(3, 1, 2), (PlanOptions){.training = true, .channels_last = true}, is_depthwise_code);
+}
+
+static void is_turned(const World *world)
+{
+    const Step *step = depthwise_step(world, "ConvGradInput");
+    if (world->plan->dnnl.block > 0)
+        assert_null(step->call); /* not a primitive: a turn, then one */
 }
 
 /* Where the library has code for blocks of channels, the forward convolution with its kernel turned round. */
 static void without_strides_it_is_a_convolution_by_the_kernel_turned_round(void **state)
 {
     (void)state;
-    const PlanOptions ways[] = {{.training = true}, {.training = true, .precision = PRECISION_BF16}};
-    for (int i = 0; i < 2; i++) {
-        World a, b;
-        if (precision_check(ways[i].precision, NULL) != STATUS_OK)
-            continue;
-        world_open(&a, NET(3, 1, 1), &plain);
-        world_open(&b, NET(3, 1, 1), &ways[i]);
-        const Step *step = depthwise_step(&b, "ConvGradInput");
-        if (b.plan->dnnl.block > 0)
-            assert_null(step->call); /* not a primitive: a turn, then one */
-        assert_gradients_near(&a, &b, i == 1 ? 1e-2 : 1e-5);
-        world_close(&a);
-        world_close(&b);
-    }
+    compare(NET(3, 1, 1), (PlanOptions){.training = true}, is_turned);
+}
+
+static void is_own(const World *world)
+{
+    if (world->plan->dnnl.block > 0)
+        assert_string_equal(depthwise_step(world, "ConvGradWeight")->kernel, "own:depthwise");
 }
 
 /* No code is generated for 5x5 on blocks; ours reads rows of one block as vectors. */
 static void wide_kernels_have_loops_of_our_own_for_their_weights(void **state)
 {
     (void)state;
-    const PlanOptions ways[] = {{.training = true}, {.training = true, .precision = PRECISION_BF16}};
-    for (int i = 0; i < 2; i++) {
-        World a, b;
-        if (precision_check(ways[i].precision, NULL) != STATUS_OK)
-            continue;
-        world_open(&a, NET(5, 2, 2), &plain);
-        world_open(&b, NET(5, 2, 2), &ways[i]);
-        if (b.plan->dnnl.block > 0)
-            assert_string_equal(depthwise_step(&b, "ConvGradWeight")->kernel, "own:depthwise");
-        assert_gradients_near(&a, &b, i == 1 ? 1e-2 : 1e-5);
-        world_close(&a);
-        world_close(&b);
-    }
+    compare(NET(5, 2, 2), (PlanOptions){.training = true}, is_own);
 }
 
 int main(void)

@@ -66,29 +66,28 @@ expect 2 "plain kernels are f32" "$regraft" tune "$model" --data "$pictures" --p
 
 # memory: a promise that is kept, or refused before the first step with what would do (a sanitizer keeps what was freed; here it must not)
 limited=(env ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=0:thread_local_quarantine_size_kb=0" "$regraft" tune "$model" --data "$pictures" --preset 0..1 --recipe plain --epochs 1 --batch 64 --json)
-expect 7 "too little memory" "${limited[@]}" --memory 1M -o limited.onnx
-holds "it names what would do" grep -qE "the smallest that would do is [0-9]+M" err
-holds "and nothing is written" test ! -e limited.onnx
-least=$(sed -nE 's/.*would do is ([0-9]+)M.*/\1/p' err)
-expect 0 "what was named" "${limited[@]}" --memory "$((least + 2))M" -o limited.onnx
-total=$(sed -nE 's/.*"event":"memory".*"total":([0-9]+).*/\1/p' out | head -n 1)
-peak=$(sed -nE 's/.*"peak_resident": ?([0-9]+).*/\1/p' out | head -n 1)
-holds "the process keeps to it within 3 %" test "${peak:-0}" -gt 0 -a "$((${peak:-0} * 100))" -le "$((103 * ((least + 2) << 20)))"
-holds "the bill keeps to it" test "${total:-0}" -gt 0 -a "${total:-0}" -le "$(((least + 2) << 20))"
+promise() { # WHAT COMMAND...: too little is refused, what is named then does, and peak and bill keep to it
+    local what=$1 least total peak
+    shift
+    expect 7 "$what: too little memory" "$@" --memory 1M -o limited.onnx
+    holds "$what: it names what would do" grep -qE "the smallest that would do is [0-9]+M" err
+    holds "$what: and nothing is written" test ! -e limited.onnx
+    least=$(sed -nE 's/.*would do is ([0-9]+)M.*/\1/p' err)
+    expect 0 "$what: what was named" "$@" --memory "$((least + 2))M" -o limited.onnx
+    total=$(sed -nE 's/.*"event":"memory".*"total":([0-9]+).*/\1/p' out | head -n 1)
+    peak=$(sed -nE 's/.*"peak_resident": ?([0-9]+).*/\1/p' out | head -n 1)
+    holds "$what: the process keeps to it within 3 %" test "${peak:-0}" -gt 0 -a "$((${peak:-0} * 100))" -le "$((103 * ((least + 2) << 20)))"
+    holds "$what: the bill keeps to it" test "${total:-0}" -gt 0 -a "${total:-0}" -le "$(((least + 2) << 20))"
+    rm -f limited.onnx
+}
+promise training "${limited[@]}"
 expect 0 "without a limit, profiled" "${limited[@]}" -o whole.onnx --profile --trace trace.json
 holds "the profile tells steps and peaks" grep -q "peaks measured" err
 holds "and the trace is one of Chrome's" grep -q '"traceEvents"' trace.json
 holds "the result tells the memory" grep -q '"memory": *{"parameters"' out
 # the same of a head on cached features, where running the frozen part is all there is
 probed=(env ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}quarantine_size_mb=0:thread_local_quarantine_size_kb=0" "$regraft" tune "$model" --data "$pictures" --preset 0..1 --train head --batch 64 --json)
-expect 7 "too little memory for features" "${probed[@]}" --memory 1M -o limited.onnx
-holds "they name what would do" grep -qE "the smallest that would do is [0-9]+M" err
-least=$(sed -nE 's/.*would do is ([0-9]+)M.*/\1/p' err)
-expect 0 "what was named for features" "${probed[@]}" --memory "$((least + 2))M" -o limited.onnx
-total=$(sed -nE 's/.*"event":"memory".*"total":([0-9]+).*/\1/p' out | head -n 1)
-peak=$(sed -nE 's/.*"peak_resident": ?([0-9]+).*/\1/p' out | head -n 1)
-holds "features keep to it within 3 %" test "${peak:-0}" -gt 0 -a "$((${peak:-0} * 100))" -le "$((103 * ((least + 2) << 20)))"
-holds "and so does their bill" test "${total:-0}" -gt 0 -a "${total:-0}" -le "$(((least + 2) << 20))"
+promise features "${probed[@]}"
 
 # what is frozen runs once and gives the losses that running it in every epoch does; in a file, rounded, and in views of augmented pictures
 losses() { sed -nE 's/.*"event":"step".*"loss":([-0-9.e+]+).*/\1/p' "$1/metrics.jsonl"; }

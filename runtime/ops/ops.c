@@ -31,6 +31,7 @@ static const OpDef *const families[] = {
     ops_linear_attention,
     ops_logic,
     ops_losses,
+    ops_losses_bce,
     ops_lrn,
     ops_math,
     ops_matmul,

@@ -30,6 +30,7 @@ extern const OpDef ops_layernorm[];
 extern const OpDef ops_linear_attention[];
 extern const OpDef ops_logic[];
 extern const OpDef ops_losses[];
+extern const OpDef ops_losses_bce[];
 extern const OpDef ops_lrn[];
 extern const OpDef ops_math[];
 extern const OpDef ops_matmul[];
